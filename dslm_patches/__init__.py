@@ -1,0 +1,1 @@
+"""DeepScaleLM: depth scaling of transformers, put on megatron-core by small patches."""

@@ -1,0 +1,223 @@
+"""Everything that is patched so that megatron-core trains on CPU and gloo, and the function that does it."""
+
+import importlib
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from dslm_patches.cpu import cuda_stand_ins
+from dslm_patches.cpu.layer_norm import Norm
+from dslm_patches.cpu.literals import replace_in_package
+
+# What a training process uses of megatron-core. Loaded before constants are replaced, since a module that is
+# imported later would keep its own.
+TRAINING_MODULES = (
+    "megatron.core.models.gpt",
+    "megatron.core.models.bert.bert_model",
+    "megatron.core.models.T5.t5_model",
+    "megatron.core.distributed",
+    "megatron.core.optimizer",
+    "megatron.core.pipeline_parallel",
+    "megatron.core.tensor_parallel",
+    "megatron.core.transformer",
+    "megatron.core.dist_checkpointing",
+    "megatron.core.dist_checkpointing.strategies.fully_parallel",
+    "megatron.core.dist_checkpointing.strategies.torch",
+    "megatron.core.rerun_state_machine",
+)
+
+_installed: dict[str, tuple[str, ...]] = {}
+
+
+def install() -> bool:
+    """Let megatron-core run on CPU and gloo in this process, unless CUDA is there.
+
+    Call it before building models, optimizers or process groups. Calling it again does nothing.
+
+    Returns:
+        True if the patches are in place, False if CUDA is available and nothing was touched.
+    """
+    if torch.cuda.is_available():
+        return False
+    if not _installed:
+        for name in TRAINING_MODULES:
+            importlib.import_module(name)
+        for patch in PATCHES:
+            _installed[patch.__name__] = patch()
+    return True
+
+
+def installed_patches() -> dict[str, tuple[str, ...]]:
+    """What `install` replaced in this process: the names of the places, by patch; empty before `install`."""
+    return dict(_installed)
+
+
+def device() -> tuple[str, ...]:
+    """`torch.cuda.current_device` and `synchronize` raise without CUDA; megatron-core asks for the device in
+    every buffer and receive it allocates, and waits for it around checkpoints and timers."""
+    return _replace_all(cuda_stand_ins.DEVICE)
+
+
+def streams() -> tuple[str, ...]:
+    """DDP and the distributed optimizer overlap communication on streams; from 0.17 on DDP asks for the
+    current stream in every gradient reduction."""
+    return _replace_all(cuda_stand_ins.STREAMS)
+
+
+def random_state() -> tuple[str, ...]:
+    """The model-parallel RNG tracker saves, forks and restores the CUDA generator. Dropout on CPU tensors
+    draws from the CPU generator, so that one has to stand in for it."""
+    return _replace_all(cuda_stand_ins.RANDOM)
+
+
+def profiler_ranges() -> tuple[str, ...]:
+    """NVTX ranges raise in builds without CUDA."""
+    return _replace_all(cuda_stand_ins.PROFILER_RANGES)
+
+
+def tensor_and_module_cuda() -> tuple[str, ...]:
+    """`.cuda()` moves tensors and modules to the device: on CPU they are there already."""
+
+    def stay(self: Any, *_args: object, **_kwargs: object) -> Any:
+        return self
+
+    return _replace_all({"torch.Tensor.cuda": stay, "torch.nn.Module.cuda": stay})
+
+
+def lazy_call() -> tuple[str, ...]:
+    """torch queues calls until CUDA is initialised, which never happens: the RNG tracker's `_set_cuda_rng_state`
+    would do nothing. `tensor_parallel.random` holds its own copy of the function, imported by name."""
+
+    def call_now(function: Callable[[], None], **_kwargs: object) -> None:
+        function()
+
+    return _replace_all({"megatron.core.tensor_parallel.random._lazy_call": call_now})
+
+
+def rng_fork_warning() -> tuple[str, ...]:
+    """`CudaRNGStatesTracker.fork` warns at each dropout that the CPU generator changed inside a fork of the
+    CUDA generator; here they are one, and `fork` restores it."""
+    name = "megatron.core.tensor_parallel.random"
+
+    def keep(record: logging.LogRecord) -> bool:
+        return record.msg != "CPU RNG state changed within GPU RNG context"
+
+    logging.getLogger(name).addFilter(keep)
+    return (name,)
+
+
+def device_literals() -> tuple[str, ...]:
+    """`device="cuda"` in factory calls: gradient norm and scaling, token counts of the pipeline schedules,
+    broadcasts of batches, exchange of checkpoint shards."""
+    return replace_in_package("megatron.core", {"cuda": "cpu"})
+
+
+def tensor_type_names() -> tuple[str, ...]:
+    """Gradient clipping, the mixed-precision and the distributed optimizer tell tensors apart by the name of
+    their CUDA type, and refuse all others."""
+    names = ("FloatTensor", "HalfTensor", "BFloat16Tensor")
+    return replace_in_package("megatron.core", {f"torch.cuda.{name}": f"torch.{name}" for name in names})
+
+
+def sequence_parallel_norm() -> tuple[str, ...]:
+    """`WrappedTorchNorm`, the norm of local specs without Apex, refuses sequence parallelism; the final norm
+    and the BERT head use it whatever the layer spec says."""
+    wrapped = importlib.import_module("megatron.core.transformer.torch_norm").WrappedTorchNorm
+    original = wrapped.__new__
+
+    def build(cls: type, config: Any, hidden_size: int, eps: float = 1e-5, **kwargs: Any) -> Any:
+        if config.sequence_parallel:
+            return Norm(config, hidden_size, eps)
+        return original(cls, config, hidden_size, eps, **kwargs)
+
+    return _replace_all({"megatron.core.transformer.torch_norm.WrappedTorchNorm.__new__": build})
+
+
+def distributed_optimizer_steps() -> tuple[str, ...]:
+    """Without Apex or Transformer Engine the distributed optimizer runs torch's AdamW, and its step counts break
+    resuming three times: `state_dict`, which loading calls first, expects a count that a new AdamW does not
+    have; setting a parameter's state expects one that the checkpoint does not hold for each parameter; and
+    `load_state_dict` gives all parameters one tensor, which AdamW then counts up once for each of them."""
+    cls = importlib.import_module("megatron.core.optimizer.distrib_optimizer").DistributedOptimizer
+    original_state_dict, original_load = cls.state_dict, cls.load_state_dict
+    original_set = cls._set_main_param_and_optimizer_states
+
+    def state_dict(self: Any) -> dict[str, Any]:
+        if not self.optimizer.state:
+            for group in self.optimizer.param_groups:
+                for p in group["params"]:
+                    zeros = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+                    self.optimizer.state[p] = {"step": torch.tensor(0.0), **zeros}
+        return original_state_dict(self)
+
+    def load_state_dict(self: Any, loaded: dict[str, Any]) -> None:
+        original_load(self, loaded)
+        for state in self.optimizer.state.values():
+            state["step"] = state["step"].clone()
+
+    def set_states(self: Any, model_param: Any, tensors: dict[str, torch.Tensor]) -> None:
+        group, index = self.model_param_group_index_map[model_param]
+        main_param = self.optimizer.param_groups[group]["params"][index]
+        original_set(self, model_param, {"step": self.optimizer.state[main_param]["step"], **tensors})
+
+    name = f"{cls.__module__}.{cls.__name__}"
+    return _replace_all(
+        {
+            f"{name}.state_dict": state_dict,
+            f"{name}.load_state_dict": load_state_dict,
+            f"{name}._set_main_param_and_optimizer_states": set_states,
+        }
+    )
+
+
+def async_checkpoint_writer() -> tuple[str, ...]:
+    """megatron-core's persistent checkpoint writer is a spawned process, which no patch here reaches: it
+    divides by the number of GPUs, and CPU tensors stay shared with the trainer, which changes them while they
+    are written. The forked writer has neither problem, so it serves both."""
+    async_utils = importlib.import_module("megatron.core.dist_checkpointing.strategies.async_utils")
+
+    def forked_caller(self: Any, *_args: object) -> Any:
+        return async_utils.TemporalAsyncCaller()
+
+    return _replace_all({f"{async_utils.__name__}.AsyncCallsQueue._get_async_caller": forked_caller})
+
+
+PATCHES: tuple[Callable[[], tuple[str, ...]], ...] = (
+    device,
+    streams,
+    random_state,
+    profiler_ranges,
+    tensor_and_module_cuda,
+    lazy_call,
+    rng_fork_warning,
+    device_literals,
+    tensor_type_names,
+    sequence_parallel_norm,
+    distributed_optimizer_steps,
+    async_checkpoint_writer,
+)
+
+
+def _replace_all(replacements: Mapping[str, Any]) -> tuple[str, ...]:
+    """Set each dotted name to its replacement; AttributeError if the name is not there."""
+    for name, replacement in replacements.items():
+        owner, attribute = _resolve_owner(name)
+        getattr(owner, attribute)
+        setattr(owner, attribute, replacement)
+    return tuple(replacements)
+
+
+def _resolve_owner(name: str) -> tuple[Any, str]:
+    """The object that holds the last part of a dotted name, and that part."""
+    parts = name.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        try:
+            owner: Any = importlib.import_module(".".join(parts[:end]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[end:-1]:
+            owner = getattr(owner, part)
+        return owner, parts[-1]
+    raise AttributeError(f"no module in {name!r}")

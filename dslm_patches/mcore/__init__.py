@@ -1,0 +1,7 @@
+"""Puts a depth scheme on an unmodified megatron-core model: Post-LN layers, residual scaling, weights, head."""
+
+from dslm_patches.mcore.apply import apply_scheme
+from dslm_patches.mcore.shape import model_shape
+from dslm_patches.mcore.specs import layer_spec, with_norm_placement
+
+__all__ = ["apply_scheme", "layer_spec", "model_shape", "with_norm_placement"]

@@ -1,0 +1,72 @@
+"""Draws every weight of a model by a scheme, the same whatever the tensor, pipeline or data layout."""
+
+import hashlib
+from typing import Any
+
+import torch
+from megatron.core import parallel_state
+from torch import Tensor
+
+from dslm_patches.mcore.roles import ParameterRole, parameter_role
+from dslm_patches.schemes import DepthScheme
+
+
+def initialize_weights(model: Any, scheme: DepthScheme, seed: int) -> None:
+    """Fills every parameter of an unwrapped model chunk: weights by role, biases 0, norm weights 1.
+
+    Each weight's whole tensor is drawn on the CPU in float32 from a generator seeded by (seed, global name)
+    and this rank keeps its shard: so all layouts and devices hold the same model, and one layer can be drawn
+    again alone.
+
+    Raises:
+        ValueError: a parameter whose role is not known, by its name.
+    """
+    for name, parameter in model.named_parameters():
+        with torch.no_grad():
+            if parameter.dim() == 2:
+                parameter.copy_(_draw_shard(model, name, parameter, scheme, seed))
+            elif name.endswith(("bias", "layer_norm_bias")):
+                parameter.zero_()
+            elif "norm" in name and name.endswith("weight"):
+                parameter.fill_(0.0 if model.config.layernorm_zero_centered_gamma else 1.0)
+            else:
+                raise ValueError(f"depth scheme {scheme.name}: no rule to initialise the parameter {name}")
+
+
+def draw_weight(role: ParameterRole, shape: tuple[int, int], scheme: DepthScheme, seed: int) -> Tensor:
+    """The whole (unsharded) weight of a role, float32 on the CPU, rows scaled by the std of what they do.
+
+    Args:
+        role: from `parameter_role`.
+        shape: [out_features, in_features] of the whole weight.
+    """
+    digest = hashlib.sha256(f"{seed}:{role.global_name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+    weight = torch.empty(shape).normal_(generator=generator)
+    pattern = torch.cat([torch.full((count,), scheme.std(part, role.layer_number)) for part, count in role.rows])
+    assert shape[0] % len(pattern) == 0, f"{role.global_name}: {shape[0]} rows, pattern of {len(pattern)}"
+    return weight.mul_(pattern.repeat(shape[0] // len(pattern)).unsqueeze(1))
+
+
+def take_shard(weight: Tensor, dim: int, rank: int, size: int, *, gated: bool = False) -> Tensor:
+    """The part of a whole weight that tensor-parallel rank `rank` of `size` holds, split along `dim`.
+
+    A gated FFN's first linear is split half by half, so that each rank has matching gate and up rows.
+    """
+    if gated:
+        return torch.cat([half.chunk(size, dim)[rank] for half in weight.chunk(2, 0)])
+    return weight.chunk(size, dim)[rank]
+
+
+def _draw_shard(model: Any, name: str, parameter: Any, scheme: DepthScheme, seed: int) -> Tensor:
+    shape = list(parameter.shape)
+    size, rank = 1, 0
+    if getattr(parameter, "tensor_model_parallel", False):
+        size = parallel_state.get_tensor_model_parallel_world_size()
+        rank = parallel_state.get_tensor_model_parallel_rank()
+        shape[parameter.partition_dim] *= size
+    role = parameter_role(model, name, shape[0])
+    if role is None:
+        raise ValueError(f"depth scheme {scheme.name}: no rule to initialise the parameter {name}")
+    weight = draw_weight(role, (shape[0], shape[1]), scheme, seed)
+    return weight if size == 1 else take_shard(weight, parameter.partition_dim, rank, size, gated=role.gated)

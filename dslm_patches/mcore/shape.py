@@ -1,0 +1,46 @@
+"""Reads the shape a scheme needs off a megatron-core model, the same on every pipeline stage."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from megatron.core.models.bert.bert_model import BertModel
+
+from dslm_patches.schemes import ModelShape
+from dslm_patches.theory.embeddings import input_correlation as embedding_correlation
+
+_ACTIVATION_NAMES = {F.relu: "relu", F.gelu: "gelu", F.silu: "silu"}
+
+
+def model_shape(model: Any, *, seq_length: int | None = None, input_correlation: float | None = None) -> ModelShape:
+    """The shape of a megatron-core BertModel or GPTModel (unwrapped, any pipeline stage of it).
+
+    Args:
+        model: the model; its TransformerConfig and constructor arguments are read.
+        seq_length: tokens a sequence, where the model is built for longer ones.
+        input_correlation: token correlation of the summed embeddings; computed from Zipf's law when None.
+    """
+    config = model.config
+    is_bert = isinstance(model, BertModel)
+    learned_positions = model.position_embedding_type == "learned_absolute"
+    segments = is_bert and model.add_binary_head
+    if input_correlation is None:
+        input_correlation = embedding_correlation(
+            model.vocab_size, learned_positions=learned_positions, segments=segments
+        )
+    function = config.activation_func
+    return ModelShape(
+        num_layers=config.num_layers,
+        hidden_size=config.hidden_size,
+        ffn_hidden_size=config.ffn_hidden_size,
+        attention_size=config.num_attention_heads * config.kv_channels,
+        head_size=config.kv_channels,
+        seq_length=seq_length or model.max_sequence_length,
+        causal=not is_bert,
+        activation=_ACTIVATION_NAMES.get(function, getattr(function, "__name__", str(function))),
+        gated=config.gated_linear_unit,
+        hidden_dropout=config.hidden_dropout,
+        attention_dropout=config.attention_dropout,
+        embedding_tables=1 + int(learned_positions) + int(segments),
+        tied_output=model.share_embeddings_and_output_weights,
+        input_correlation=input_correlation,
+    )

@@ -1,0 +1,1 @@
+"""Trainer for DeepScaleLM and other depth schemes on unmodified megatron-core."""

@@ -1,0 +1,67 @@
+"""Settles the depth-scheme flags: every spelling of the same choice, and nothing silently overridden."""
+
+from argparse import Namespace
+
+from dslm_patches.schemes import SchemeOptions
+from dslm_patches.schemes.dslm import residual_squares
+
+_DSLM_ONLY = ("dslm_k", "dslm_alpha", "dslm_lambda_sq", "dslm_beta_sq", "dslm_input_correlation")
+
+
+def resolve_depth_scheme(args: Namespace) -> None:
+    """Sets args.depth_scheme, args.norm_placement and args.scheme_options from all the flags that speak of them.
+
+    Raises:
+        ValueError: two flags that contradict each other (both are named), or coefficients out of range.
+    """
+    args.depth_scheme = _one_scheme(args)
+    if args.apply_residual_connection_post_layernorm:
+        if args.norm_placement == "pre":
+            raise ValueError("--norm-placement pre contradicts --apply-residual-connection-post-layernorm")
+        args.norm_placement = "post"
+    args.norm_placement = args.norm_placement or "pre"
+    _check_scheme_flags(args)
+    defaults = SchemeOptions()
+    args.scheme_options = SchemeOptions(
+        norm_placement=args.norm_placement,
+        init_method_std=defaults.init_method_std if args.init_method_std is None else args.init_method_std,
+        k=defaults.k if args.dslm_k is None else args.dslm_k,
+        alpha=defaults.alpha if args.dslm_alpha is None else args.dslm_alpha,
+        lambda_sq=args.dslm_lambda_sq,
+        beta_sq=args.dslm_beta_sq,
+    )
+    if args.depth_scheme == "dslm":
+        residual_squares(args.num_layers, args.scheme_options)
+
+
+def _one_scheme(args: Namespace) -> str:
+    if args.moment_control_sigma != args.moment_control_lambda_beta:
+        raise ValueError(
+            "--moment-control-sigma and --moment-control-lambda-beta are the two halves of --dslm: give both, or --dslm"
+        )
+    choices = {
+        "--dslm": "dslm" if args.dslm else None,
+        "--depth-scheme": args.depth_scheme,
+        "--moment-control-sigma": "dslm" if args.moment_control_sigma else None,
+        "--xavier-flag-sigma": "xavier" if args.xavier_flag_sigma else None,
+    }
+    given = {name: choice for name, choice in choices.items() if choice is not None}
+    if len(set(given.values())) > 1:
+        told = " and ".join(f"{name} {choice}" if name == "--depth-scheme" else name for name, choice in given.items())
+        raise ValueError(f"{told} contradict each other: give one of them")
+    return next(iter(given.values()), "megatron")
+
+
+def _check_scheme_flags(args: Namespace) -> None:
+    for name in _DSLM_ONLY:
+        if getattr(args, name) is not None and args.depth_scheme != "dslm":
+            raise ValueError(f"--{name.replace('_', '-')} goes with --dslm, not with depth scheme {args.depth_scheme}")
+    if args.dslm_input_correlation is not None and not 0.0 <= args.dslm_input_correlation <= 1.0:
+        raise ValueError(f"--dslm-input-correlation must lie in [0, 1], not {args.dslm_input_correlation:g}")
+    if args.init_method_std is not None and args.depth_scheme != "megatron":
+        raise ValueError(f"--init-method-std contradicts depth scheme {args.depth_scheme}, which sets its own")
+    if args.dslm_lambda_sq is not None or args.dslm_beta_sq is not None:
+        for name in ("dslm_k", "dslm_alpha"):
+            if getattr(args, name) is not None:
+                other = "--dslm-lambda-sq" if args.dslm_lambda_sq is not None else "--dslm-beta-sq"
+                raise ValueError(f"--{name.replace('_', '-')} contradicts {other}: give one of them")

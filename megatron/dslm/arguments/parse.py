@@ -1,0 +1,51 @@
+"""From the command line to a checked namespace, or to one line on standard error and exit code 2."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from megatron.dslm.arguments import flags
+from megatron.dslm.arguments.data_files import check_data_files
+from megatron.dslm.arguments.validate import validate
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, printed once however many ranks make the same mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{self.prog}: error: {message}", file=sys.stderr)
+        self.exit(2)
+
+
+def build_parser(model: str) -> OneLineParser:
+    """The parser of pretrain_bert.py ("bert") or pretrain_gpt.py ("gpt"), flags in groups."""
+    parser = OneLineParser(
+        prog=f"pretrain_{model}.py",
+        description=f"Pretrain a {model.upper()} on megatron-core, with DeepScaleLM or another depth scheme. "
+        "Run by torchrun, or plainly for one process; on CPU (gloo) or GPU (NCCL).",
+        allow_abbrev=False,
+    )
+    for add_group in flags.GROUPS:
+        add_group(parser, model)
+    return parser
+
+
+def parse_args(model: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses, fills in what follows from other flags, and checks all of it without torch or process groups.
+
+    Exits with code 2 and one line that names the flag or file when something is wrong.
+    """
+    parser = build_parser(model)
+    args = parser.parse_args(argv)
+    args.model = model
+    args.world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    args.rank = int(os.environ.get("RANK", "0"))
+    try:
+        validate(args)
+        check_data_files(args)
+    except ValueError as error:
+        parser.error(str(error))
+    return args

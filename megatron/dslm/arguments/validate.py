@@ -1,0 +1,183 @@
+"""Checks and fills in the arguments, without torch. Every error is a ValueError that names the flag."""
+
+import math
+import os
+from argparse import Namespace
+
+from megatron.dslm.arguments.depth import resolve_depth_scheme
+from megatron.dslm.arguments.layout import resolve_layout, spelled
+
+_POSITIVE = {
+    "num_layers",
+    "hidden_size",
+    "num_attention_heads",
+    "ffn_hidden_size",
+    "kv_channels",
+    "num_query_groups",
+    "seq_length",
+    "max_position_embeddings",
+    "rotary_base",
+    "make_vocab_size_divisible_by",
+    "tensor_model_parallel_size",
+    "pipeline_model_parallel_size",
+    "num_layers_per_virtual_pipeline_stage",
+    "recompute_num_layers",
+    "micro_batch_size",
+    "global_batch_size",
+    "train_iters",
+    "exit_interval",
+    "lr_decay_iters",
+    "lr_wsd_decay_iters",
+    "save_interval",
+    "log_interval",
+    "eval_interval",
+    "lr",
+    "norm_epsilon",
+    "adam_eps",
+    "init_method_std",
+    "distributed_timeout_minutes",
+    "rotary_percent",
+}
+_NOT_NEGATIVE = {
+    "eval_iters",
+    "trace_interval",
+    "num_workers",
+    "lr_warmup_iters",
+    "lr_warmup_init",
+    "min_lr",
+    "weight_decay",
+    "clip_grad",
+    "sgd_momentum",
+    "seed",
+}
+_PROBABILITIES = {"attention_dropout", "hidden_dropout", "adam_beta1", "adam_beta2", "mask_prob", "short_seq_prob"}
+
+
+def validate(args: Namespace) -> None:
+    """Fills defaults that follow from other flags and checks all flags against each other.
+
+    Raises:
+        ValueError: one line that names the flag and says what would be right.
+    """
+    _check_ranges(args)
+    _resolve_architecture(args)
+    resolve_depth_scheme(args)
+    resolve_layout(args)
+    _resolve_schedule(args)
+    _check_data_flags(args)
+    _check_folders(args)
+
+
+def _check_ranges(args: Namespace) -> None:
+    for name, value in vars(args).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{spelled(name)} must be a finite number, not {value}")
+        if value is None or isinstance(value, (bool, str, list)):
+            continue
+        if name in _POSITIVE and not value > 0:
+            raise ValueError(f"{spelled(name)} must be positive, not {value}")
+        if name in _NOT_NEGATIVE and value < 0:
+            raise ValueError(f"{spelled(name)} must not be negative, not {value}")
+        if name in _PROBABILITIES and not 0.0 <= value < 1.0:
+            raise ValueError(f"{spelled(name)} must lie in [0, 1), not {value}")
+    if getattr(args, "mask_prob", 0.15) == 0.0:
+        raise ValueError("--mask-prob must be above 0: masked LM needs tokens to predict")
+
+
+def _resolve_architecture(args: Namespace) -> None:
+    if args.swiglu:
+        if args.activation not in (None, "swiglu"):
+            raise ValueError(f"--swiglu contradicts --activation {args.activation}: give one of them")
+        args.activation = "swiglu"
+    args.activation = args.activation or "gelu"
+    gated = args.activation in ("geglu", "swiglu")
+    if args.ffn_hidden_size is None:
+        # Megatron-LM's choice for gated units: the parameter count of 4 h, in multiples of 64.
+        args.ffn_hidden_size = max(64, int(8 * args.hidden_size / 3) // 64 * 64) if gated else 4 * args.hidden_size
+    if args.kv_channels is None:
+        if args.hidden_size % args.num_attention_heads:
+            raise ValueError(
+                f"--hidden-size {args.hidden_size} must be divisible by --num-attention-heads "
+                f"{args.num_attention_heads}, or give --kv-channels"
+            )
+        args.kv_channels = args.hidden_size // args.num_attention_heads
+    if not args.group_query_attention:
+        args.num_query_groups = args.num_attention_heads
+    elif args.num_attention_heads % args.num_query_groups:
+        raise ValueError(
+            f"--num-attention-heads {args.num_attention_heads} must be divisible by --num-query-groups "
+            f"{args.num_query_groups}"
+        )
+    args.max_position_embeddings = args.max_position_embeddings or args.seq_length
+    if args.seq_length > args.max_position_embeddings:
+        raise ValueError(
+            f"--seq-length {args.seq_length} is longer than --max-position-embeddings {args.max_position_embeddings}"
+        )
+    if args.model == "bert" and args.seq_length < 8:
+        raise ValueError(f"--seq-length {args.seq_length} is too short for [CLS] A [SEP] B [SEP]: give 8 or more")
+
+
+def _resolve_schedule(args: Namespace) -> None:
+    args.lr_decay_iters = args.lr_decay_iters or args.train_iters
+    if args.lr_warmup_fraction is not None:
+        if args.lr_warmup_iters:
+            raise ValueError("--lr-warmup-fraction contradicts --lr-warmup-iters: give one of them")
+        if not 0.0 <= args.lr_warmup_fraction < 1.0:
+            raise ValueError(f"--lr-warmup-fraction must lie in [0, 1), not {args.lr_warmup_fraction}")
+        args.lr_warmup_iters = round(args.lr_warmup_fraction * args.lr_decay_iters)
+    if args.lr_warmup_iters >= args.lr_decay_iters:
+        raise ValueError(
+            f"--lr-warmup-iters {args.lr_warmup_iters} must be below --lr-decay-iters {args.lr_decay_iters}"
+        )
+    if args.min_lr > args.lr:
+        raise ValueError(f"--min-lr {args.min_lr:g} is above --lr {args.lr:g}")
+    if args.lr_decay_style == "WSD" and args.lr_wsd_decay_iters is None:
+        raise ValueError("--lr-decay-style WSD needs --lr-wsd-decay-iters")
+
+
+def _check_data_flags(args: Namespace) -> None:
+    if (args.data_path is None) == (args.train_data_path is None):
+        raise ValueError("give either --data-path or --train-data-path (with --valid-data-path)")
+    if args.data_path is None:
+        if args.split is not None:
+            raise ValueError("--split divides --data-path; it contradicts --train-data-path")
+        if args.eval_iters and args.valid_data_path is None:
+            raise ValueError("--train-data-path needs --valid-data-path, or --eval-iters 0")
+    elif args.valid_data_path or args.test_data_path:
+        raise ValueError("--valid-data-path and --test-data-path go with --train-data-path, not with --data-path")
+    else:
+        args.split = args.split or "969,30,1"
+        _check_split(args.split)
+    if args.tokenizer_type == "GPT2BPETokenizer":
+        if args.model == "bert":
+            raise ValueError("--tokenizer-type GPT2BPETokenizer has no [MASK]: BERT needs BertWordPieceLowerCase")
+        if args.merge_file is None:
+            raise ValueError("--tokenizer-type GPT2BPETokenizer needs --merge-file")
+    elif args.merge_file is not None:
+        raise ValueError(f"--merge-file goes with GPT2BPETokenizer, not with --tokenizer-type {args.tokenizer_type}")
+
+
+def _check_split(split: str) -> None:
+    try:
+        shares = [float(share) for share in split.split(",")]
+    except ValueError:
+        shares = []
+    if len(shares) != 3 or min(shares) < 0 or shares[0] <= 0:
+        raise ValueError(f"--split {split!r} must be three shares, train first and positive, as in 969,30,1")
+
+
+def _check_folders(args: Namespace) -> None:
+    if (args.save_interval or args.exit_interval) and args.save is None:
+        given = "--save-interval" if args.save_interval else "--exit-interval"
+        raise ValueError(f"{given} needs --save")
+    if args.load is not None and os.path.exists(args.load) and not os.path.isdir(args.load):
+        raise ValueError(f"--load {args.load} is not a folder")
+    for name in ("save", "tensorboard_dir", "data_cache_path"):
+        path = getattr(args, name)
+        if path is None:
+            continue
+        parent = os.path.abspath(path)
+        while not os.path.exists(parent):
+            parent = os.path.dirname(parent)
+        if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
+            raise ValueError(f"{spelled(name)} {path}: {parent} is not a folder that can be written to")

@@ -1,0 +1,1 @@
+"""Text, tokenizers and datasets: from articles to what the training loop reads."""

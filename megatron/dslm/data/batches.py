@@ -1,0 +1,70 @@
+"""From datasets to micro-batches on this rank's device."""
+
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from megatron.core import parallel_state
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+
+class MicroBatchSampler:
+    """Indices of this data-parallel rank's micro-batches, in dataset order from `consumed` on.
+
+    The datasets shuffle themselves. Each step takes the next global batch; micro-batch i of rank d is number
+    i * ranks + d in it, so the set of micro-batches does not depend on how many ranks share the work.
+
+    Args:
+        total: samples in the dataset.
+        consumed: samples used before, by the run that is being resumed.
+        micro_batch_size: samples a micro-batch.
+        rank, size: data-parallel rank and number of ranks.
+    """
+
+    def __init__(self, total: int, consumed: int, micro_batch_size: int, rank: int, size: int) -> None:
+        self.total, self.consumed, self.micro_batch_size = total, consumed, micro_batch_size
+        self.rank, self.size = rank, size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        stride = self.micro_batch_size * self.size
+        first = self.consumed + self.rank * self.micro_batch_size
+        for start in range(first, first + len(self) * stride, stride):
+            yield list(range(start, start + self.micro_batch_size))
+
+    def __len__(self) -> int:
+        return max(0, self.total - self.consumed) // (self.micro_batch_size * self.size)
+
+
+def batch_iterator(args: Namespace, dataset: Dataset, consumed: int) -> Iterator[dict[str, Tensor]]:
+    """Micro-batches of this rank from sample `consumed` on.
+
+    Every rank reads its own: samples are a function of their index and the seed, so tensor- and
+    pipeline-parallel ranks see the same ones without a broadcast.
+    """
+    sampler = MicroBatchSampler(
+        len(dataset),  # type: ignore[arg-type]
+        consumed,
+        args.micro_batch_size,
+        parallel_state.get_data_parallel_rank(),
+        parallel_state.get_data_parallel_world_size(),
+    )
+    on_gpu = torch.cuda.is_available()
+    workers = args.num_workers if args.num_workers is not None else (2 if on_gpu else 0)
+    return iter(
+        DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            num_workers=workers,
+            pin_memory=on_gpu,
+            persistent_workers=workers > 0,
+        )
+    )
+
+
+def next_batch(data_iterator: Iterator[Any], keys: Sequence[str]) -> dict[str, Tensor]:
+    """The next micro-batch's tensors of the given keys, each [micro batch, ...], on this rank's device."""
+    batch = next(data_iterator)
+    device = torch.cuda.current_device()
+    return {key: batch[key].to(device, non_blocking=True) for key in keys}

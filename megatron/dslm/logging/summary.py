@@ -1,0 +1,79 @@
+"""The summary a run prints before it trains: model, layout, data, depth scheme."""
+
+from argparse import Namespace
+from typing import Any
+
+import torch
+from megatron.core import __version__ as megatron_core_version
+from megatron.core import parallel_state
+from megatron.core.tensor_parallel.layers import param_is_not_tensor_parallel_duplicate
+from megatron.core.transformer.module import param_is_not_shared
+
+from dslm_patches.schemes import DepthScheme, WeightRole
+from dslm_patches.schemes.table import scheme_table
+from megatron.dslm.config import transformer_impl
+from megatron.dslm.models.build import padded_vocab_size
+
+
+def count_parameters(chunks: list[Any]) -> int:
+    """Parameters of the whole model, each counted once; call it on all ranks."""
+    own = sum(
+        parameter.numel()
+        for chunk in chunks
+        for parameter in chunk.parameters()
+        if param_is_not_shared(parameter) and param_is_not_tensor_parallel_duplicate(parameter)
+    )
+    total = torch.tensor([own], dtype=torch.int64, device=torch.cuda.current_device())
+    torch.distributed.all_reduce(total, group=parallel_state.get_model_parallel_group())
+    return int(total)
+
+
+def model_roles(args: Namespace) -> list[WeightRole]:
+    """The weight roles that a model of these arguments has, from the bottom up."""
+    roles = [WeightRole.WORD_EMBEDDING]
+    binary_head = args.model == "bert" and not args.bert_no_binary_head
+    if args.position_embedding_type == "learned_absolute":
+        roles.append(WeightRole.POSITION_EMBEDDING)
+    if binary_head:
+        roles.append(WeightRole.TOKENTYPE_EMBEDDING)
+    roles += [WeightRole.QUERY, WeightRole.KEY, WeightRole.VALUE, WeightRole.ATTENTION_OUTPUT]
+    roles += [WeightRole.FFN_UP, WeightRole.FFN_DOWN]
+    if args.model == "bert":
+        roles.append(WeightRole.LM_HEAD_TRANSFORM)
+    if binary_head:
+        roles += [WeightRole.POOLER, WeightRole.BINARY_HEAD]
+    if args.untie_embeddings_and_output_weights:
+        roles.append(WeightRole.OUTPUT)
+    return roles
+
+
+def print_summary(args: Namespace, chunks: list[Any], scheme: DepthScheme, datasets: list[Any]) -> None:
+    """Prints the summary on the first rank; call it on all ranks."""
+    parameters = count_parameters(chunks)
+    if args.rank != 0:
+        return
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    samples = ", ".join(
+        f"{name} {len(dataset):,}"
+        for name, dataset in zip(("train", "validation", "test"), datasets, strict=True)
+        if dataset is not None
+    )
+    virtual = args.virtual_pipeline_model_parallel_size
+    print(
+        f"model: {args.model.upper()}, {args.num_layers} layers x {args.hidden_size}, "
+        f"{args.num_attention_heads} heads, FFN {args.ffn_hidden_size} {args.activation}, sequence {args.seq_length}, "
+        f"{parameters / 1e6:.2f} M parameters\n"
+        f"layout: {args.world_size} ranks = tensor {args.tensor_model_parallel_size} x pipeline "
+        f"{args.pipeline_model_parallel_size} x data {args.data_parallel_size}"
+        f"{', sequence parallel' if args.sequence_parallel else ''}"
+        f"{f', {virtual} virtual stages' if virtual else ''}"
+        f"{', distributed optimizer' if args.use_distributed_optimizer else ''}\n"
+        f"runs on: {device} a rank, {transformer_impl(args)} layers, {'bf16' if args.bf16 else 'fp32'}, "
+        f"torch {torch.__version__}, megatron-core {megatron_core_version}\n"
+        f"data: {samples} samples; vocabulary {args.tokenizer.vocab_size:,} padded to {padded_vocab_size(args):,}\n"
+        f"batch: {args.global_batch_size} sequences = {args.num_microbatches} micro-batches of "
+        f"{args.micro_batch_size} x {args.data_parallel_size}; {args.train_iters} iterations, lr {args.lr:g} "
+        f"{args.lr_decay_style}, dropout {args.hidden_dropout:g}/{args.attention_dropout:g}, seed {args.seed}\n"
+        f"{scheme_table(scheme, model_roles(args))}",
+        flush=True,
+    )

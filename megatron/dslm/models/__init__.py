@@ -1,0 +1,1 @@
+"""BERT and GPT on megatron-core: how each is built, fed and scored."""

@@ -1,0 +1,92 @@
+"""BERT: masked LM and next-sentence prediction."""
+
+from argparse import Namespace
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from megatron.core.datasets.bert_dataset import BERTMaskedWordPieceDataset, BERTMaskedWordPieceDatasetConfig
+from megatron.core.models.bert.bert_model import BertModel
+from megatron.core.transformer import TransformerConfig
+from torch import Tensor
+
+from dslm_patches.mcore import layer_spec
+from megatron.dslm.config import transformer_impl
+from megatron.dslm.data.batches import next_batch
+from megatron.dslm.data.datasets import common_dataset_arguments
+from megatron.dslm.models.build import padded_vocab_size
+
+_BATCH_KEYS = ("text", "types", "labels", "is_random", "loss_mask", "padding_mask")
+
+
+def provide_model(
+    args: Namespace,
+    config: TransformerConfig,
+    *,
+    pre_process: bool,
+    post_process: bool,
+    vp_stage: int | None,
+) -> BertModel:
+    """One chunk of megatron-core's BertModel."""
+    binary_head = not args.bert_no_binary_head
+    return BertModel(
+        config=config,
+        num_tokentypes=2 if binary_head else 0,
+        transformer_layer_spec=layer_spec("bert", transformer_impl(args), args.norm_placement),
+        vocab_size=padded_vocab_size(args),
+        max_sequence_length=args.max_position_embeddings,
+        pre_process=pre_process,
+        post_process=post_process,
+        share_embeddings_and_output_weights=not args.untie_embeddings_and_output_weights,
+        position_embedding_type=args.position_embedding_type,
+        rotary_percent=args.rotary_percent,
+        add_binary_head=binary_head,
+        vp_stage=vp_stage,
+    )
+
+
+def dataset(args: Namespace) -> tuple[type, BERTMaskedWordPieceDatasetConfig]:
+    """megatron-core's BERT dataset: sentence pairs, WordPiece masking."""
+    return BERTMaskedWordPieceDataset, BERTMaskedWordPieceDatasetConfig(
+        **common_dataset_arguments(args),
+        masking_probability=args.mask_prob,
+        short_sequence_probability=args.short_seq_prob,
+        masking_max_ngram=3,
+        masking_do_full_word=True,
+        masking_do_permutation=False,
+        masking_use_longer_ngrams=False,
+        masking_use_geometric_distribution=False,
+        classification_head=not args.bert_no_binary_head,
+    )
+
+
+def forward_step(data_iterator: Iterator[Any], model: Any) -> tuple[Tensor, Any]:
+    """One micro-batch through this rank's chunk, in the form megatron-core's schedules call."""
+    batch = next_batch(data_iterator, _BATCH_KEYS)
+    output = model(
+        batch["text"],
+        batch["padding_mask"],
+        tokentype_ids=batch["types"] if _has_binary_head(model) else None,
+        lm_labels=batch["labels"],
+    )
+    return output, partial(_loss, batch["loss_mask"], batch["is_random"])
+
+
+def _has_binary_head(model: Any) -> bool:
+    while hasattr(model, "module"):
+        model = model.module
+    return model.add_binary_head
+
+
+def _loss(
+    loss_mask: Tensor, is_random: Tensor, output: tuple[Tensor, Tensor | None]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    token_losses, binary_logits = output
+    mask = loss_mask.view(-1).float()
+    lm_loss = torch.sum(token_losses.float().view(-1) * mask) / mask.sum().clamp(min=1.0)
+    if binary_logits is None:
+        return lm_loss, {"lm loss": lm_loss.detach()}
+    nsp_loss = F.cross_entropy(binary_logits.view(-1, 2).float(), is_random.view(-1).long())
+    return lm_loss + nsp_loss, {"lm loss": lm_loss.detach(), "nsp loss": nsp_loss.detach()}

@@ -1,0 +1,87 @@
+"""Builds this rank's model chunks with their depth scheme, ready to train."""
+
+from argparse import Namespace
+from typing import Any, Protocol
+
+import torch
+from megatron.core import parallel_state
+from megatron.core.distributed import DistributedDataParallel
+from megatron.core.enums import ModelType
+from megatron.core.transformer import TransformerConfig
+from megatron.core.transformer.module import Float16Module, MegatronModule
+
+from dslm_patches.mcore import apply_scheme, model_shape
+from dslm_patches.schemes import DepthScheme, build_scheme
+from megatron.dslm.config import ddp_config, transformer_config
+
+
+class ModelProvider(Protocol):
+    """Builds one chunk of a model: `vp_stage` of this pipeline rank."""
+
+    def __call__(
+        self,
+        args: Namespace,
+        config: TransformerConfig,
+        *,
+        pre_process: bool,
+        post_process: bool,
+        vp_stage: int | None,
+    ) -> MegatronModule: ...
+
+
+def padded_vocab_size(args: Namespace) -> int:
+    """The vocabulary rounded up to a multiple of --make-vocab-size-divisible-by.
+
+    Unlike Megatron-LM's, the multiple does not grow with tensor parallelism unless it has to, so that the
+    logits, and with them the loss, are the same in every layout.
+    """
+    multiple = args.make_vocab_size_divisible_by
+    while multiple % args.tensor_model_parallel_size:
+        multiple += args.make_vocab_size_divisible_by
+    return -(-args.tokenizer.vocab_size // multiple) * multiple
+
+
+def build_chunks(args: Namespace, provider: ModelProvider, *, initialize: bool = True) -> tuple[list[Any], DepthScheme]:
+    """This rank's unwrapped model chunks, one a virtual pipeline stage, and the scheme that was put on them.
+
+    Args:
+        initialize: draw the weights; False when a checkpoint is about to fill them.
+    """
+    config = transformer_config(args)
+    virtual = args.virtual_pipeline_model_parallel_size
+    chunks = []
+    for stage in range(virtual or 1):
+        vp_stage = stage if virtual else None
+        chunk = provider(
+            args,
+            config,
+            pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=vp_stage),
+            post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=vp_stage),
+            vp_stage=vp_stage,
+        )
+        chunk.model_type = ModelType.encoder_or_decoder
+        chunk.vp_stage = vp_stage
+        chunks.append(chunk)
+    shape = model_shape(chunks[0], seq_length=args.seq_length, input_correlation=args.dslm_input_correlation)
+    scheme = build_scheme(args.depth_scheme, shape, args.scheme_options)
+    for chunk in chunks:
+        apply_scheme(chunk, scheme, seed=args.seed, initialize=initialize)
+        chunk.to(torch.cuda.current_device())
+    return chunks, scheme
+
+
+def wrap_chunks(args: Namespace, chunks: list[Any]) -> list[Any]:
+    """The chunks in megatron-core's mixed-precision and data-parallel wrappers."""
+    config = chunks[0].config
+    if args.bf16:
+        chunks = [Float16Module(config, chunk) for chunk in chunks]
+    return [
+        DistributedDataParallel(
+            config,
+            ddp_config(args),
+            chunk,
+            # Buckets let the first chunk's gradients reduce while backward goes on; others have no more to hide.
+            disable_bucketing=index > 0 or not args.overlap_grad_reduce,
+        )
+        for index, chunk in enumerate(chunks)
+    ]

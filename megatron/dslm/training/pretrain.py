@@ -1,0 +1,123 @@
+"""A whole pretraining run."""
+
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from dslm_patches.tracing import ForwardVariance
+from megatron.dslm.checkpointing import find_checkpoint, load_checkpoint, save_checkpoint
+from megatron.dslm.data.batches import batch_iterator
+from megatron.dslm.data.datasets import build_datasets
+from megatron.dslm.initialize import initialize, shut_down
+from megatron.dslm.logging.progress import Progress
+from megatron.dslm.logging.summary import print_summary
+from megatron.dslm.models.build import build_chunks, wrap_chunks
+from megatron.dslm.training.optimization import build_optimizer, build_scheduler
+from megatron.dslm.training.step import NonFiniteError, Trainer
+
+
+def pretrain(args: Namespace, model: ModuleType) -> None:
+    """Trains `model` (megatron.dslm.models.bert or .gpt) as the arguments say, resuming from --load.
+
+    Exits with code 2 and one line when the data or the checkpoint does not fit the arguments, with code 1
+    and one line when the loss or the gradient is no longer finite.
+    """
+    initialize(args)
+    try:
+        _Run(args, model).train()
+    except ValueError as error:
+        # All ranks check the same things and meet the same error: the first one says it.
+        _leave(args, f"error: {error}", code=2, speaks=args.rank == 0)
+    except NonFiniteError as error:
+        # The last rank always holds the loss.
+        _leave(args, f"stopped: {error}: not finite", code=1, speaks=args.rank == args.world_size - 1)
+    finally:
+        shut_down()
+
+
+def _leave(args: Namespace, line: str, *, code: int, speaks: bool) -> None:
+    if speaks:
+        print(f"pretrain_{args.model}.py: {line}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+class _Run:
+    """The parts of a run, and the loop over them."""
+
+    def __init__(self, args: Namespace, model: ModuleType) -> None:
+        self.args = args
+        self.train_set, self.valid_set, self.test_set = build_datasets(args, model.dataset(args))
+        checkpoint = find_checkpoint(args.load) if args.load else None
+        chunks, scheme = build_chunks(args, model.provide_model, initialize=checkpoint is None)
+        print_summary(args, chunks, scheme, [self.train_set, self.valid_set, self.test_set])
+        chunks = wrap_chunks(args, chunks)
+        optimizer = build_optimizer(args, chunks)
+        self.trainer = Trainer(args, chunks, model.forward_step, optimizer, build_scheduler(args, optimizer))
+        self.progress = Progress(args)
+        self.iteration = 0
+        if checkpoint is not None:
+            self.iteration = load_checkpoint(args, checkpoint, self.trainer)
+            self.progress.say(f"resumed from {checkpoint} at iteration {self.iteration} of {args.train_iters}")
+        elif args.load:
+            self.progress.say(f"no checkpoint in {args.load}: starting anew")
+        self.saved = self.iteration
+
+    def train(self) -> None:
+        """Trains from where the run stands to --train-iters, or to an --exit-interval."""
+        args = self.args
+        if self.iteration >= args.train_iters:
+            self.progress.say(f"done already: all {args.train_iters} iterations are trained")
+            self.progress.close()
+            return
+        if self.iteration == 0:
+            self._evaluate(self.valid_set, "validation")
+        iterators = self._iterators(self.train_set, self.iteration * args.global_batch_size)
+        traced = bool(args.trace_interval and args.tensorboard_dir)
+        variance = ForwardVariance(self.trainer.chunks, args.num_layers) if traced else None
+        self.progress.start(self.iteration)
+        leaving = False
+        while not leaving:
+            self._step(iterators, variance)
+            done = self.iteration == args.train_iters
+            leaving = done or bool(args.exit_interval and self.iteration % args.exit_interval == 0)
+            if done or self.iteration % args.eval_interval == 0:
+                self._evaluate(self.valid_set, "validation")
+            if leaving or (args.save_interval and self.iteration % args.save_interval == 0):
+                self._save()
+        if self.iteration == args.train_iters:
+            self._evaluate(self.test_set, "test")
+        self.progress.close()
+
+    def _step(self, iterators: list[Iterator[Any]], variance: ForwardVariance | None) -> None:
+        # From the iteration alone, so that no rank waits for another in the all-reduce.
+        tracing = (self.iteration + 1) % self.args.trace_interval == 0 or self.iteration == 0 if variance else False
+        if variance and tracing:
+            variance.start()
+        losses, grad_norm = self.trainer.step(iterators)
+        self.iteration += 1
+        if variance and tracing:
+            self.progress.write_variance(self.iteration, variance.collect())
+        self.progress.step(self.iteration, losses, grad_norm, self.trainer.optimizer.param_groups[0]["lr"])
+
+    def _iterators(self, dataset: Any, consumed: int) -> list[Iterator[Any]]:
+        """One a model chunk, all over the same samples: each chunk takes every micro-batch once."""
+        return [batch_iterator(self.args, dataset, consumed) for _ in self.trainer.chunks]
+
+    def _evaluate(self, dataset: Any, split: str) -> None:
+        if not self.args.eval_iters or dataset is None:
+            return
+        batches = min(self.args.eval_iters, len(dataset) // self.args.global_batch_size)
+        if batches == 0:
+            return
+        with self.progress.pause():
+            losses = self.trainer.evaluate(self._iterators(dataset, 0), batches)
+        self.progress.evaluated(self.iteration, losses, split)
+
+    def _save(self) -> None:
+        if self.args.save and self.iteration > self.saved:
+            with self.progress.pause():
+                folder = save_checkpoint(self.args, self.iteration, self.trainer)
+            self.progress.say(f"saved {folder}")
+            self.saved = self.iteration

@@ -1,0 +1,105 @@
+"""One optimizer step, and one evaluation, by megatron-core's schedules."""
+
+import math
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from megatron.core import parallel_state
+from megatron.core.distributed import finalize_model_grads
+from megatron.core.num_microbatches_calculator import get_num_microbatches
+from megatron.core.optimizer import MegatronOptimizer
+from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.utils import get_model_config
+
+Losses = dict[str, float]
+"""Loss by name; empty on ranks that do not hold the last pipeline stage."""
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or gradient norm is not finite."""
+
+
+@dataclass
+class Trainer:
+    """What a step works on.
+
+    Attributes:
+        chunks: this rank's wrapped model chunks.
+        forward_step: the model's, in the form megatron-core's schedules call.
+    """
+
+    args: Namespace
+    chunks: list[Any]
+    forward_step: Callable[..., Any]
+    optimizer: MegatronOptimizer
+    scheduler: OptimizerParamScheduler
+
+    def __post_init__(self) -> None:
+        config = get_model_config(self.chunks[0])
+        config.grad_scale_func = self.optimizer.scale_loss
+        config.finalize_model_grads_func = finalize_model_grads
+        if self.args.overlap_grad_reduce:
+            hooks = [chunk.no_sync for chunk in self.chunks]
+            config.no_sync_func = hooks[0] if len(hooks) == 1 else hooks
+        if self.args.overlap_param_gather:
+            starts = [chunk.start_param_sync for chunk in self.chunks]
+            config.param_sync_func = starts[0] if len(starts) == 1 else starts
+
+    def step(self, iterators: list[Iterator[Any]]) -> tuple[Losses, float]:
+        """Forward, backward and update over one global batch; the losses and the gradient norm before clipping.
+
+        Raises:
+            NonFiniteError: a loss or the gradient norm is not finite.
+        """
+        for chunk in self.chunks:
+            chunk.zero_grad_buffer()
+        self.optimizer.zero_grad()
+        losses = self._run(iterators, forward_only=False)
+        updated, grad_norm, _ = self.optimizer.step()
+        norm = float(grad_norm or 0.0)
+        if not all(map(math.isfinite, (norm, *losses.values()))):
+            told = ", ".join(f"{name} {value:g}" for name, value in losses.items())
+            raise NonFiniteError(f"gradient norm {norm:g}" + (f", {told}" if told else ""))
+        if updated:
+            self.scheduler.step(increment=self.args.global_batch_size)
+        return losses, norm
+
+    @torch.no_grad()
+    def evaluate(self, iterators: list[Iterator[Any]], batches: int) -> Losses:
+        """Mean losses over `batches` global batches, dropout off."""
+        for chunk in self.chunks:
+            chunk.eval()
+        totals: Losses = {}
+        for _ in range(batches):
+            for name, value in self._run(iterators, forward_only=True).items():
+                totals[name] = totals.get(name, 0.0) + value / batches
+        for chunk in self.chunks:
+            chunk.train()
+        return totals
+
+    def _run(self, iterators: list[Iterator[Any]], *, forward_only: bool) -> Losses:
+        outputs = get_forward_backward_func()(
+            forward_step_func=self.forward_step,
+            data_iterator=iterators if len(self.chunks) > 1 else iterators[0],
+            model=self.chunks if len(self.chunks) > 1 else self.chunks[0],
+            num_microbatches=get_num_microbatches(),
+            seq_length=self.args.seq_length,
+            micro_batch_size=self.args.micro_batch_size,
+            forward_only=forward_only,
+        )
+        return _average(outputs)
+
+
+def _average(outputs: list[dict[str, torch.Tensor]]) -> Losses:
+    """Mean over micro-batches and data-parallel ranks, in one all-reduce, on the last pipeline stage."""
+    if not outputs:
+        return {}
+    names = list(outputs[0])
+    means = torch.stack([torch.stack([output[name] for name in names]) for output in outputs]).mean(0).double()
+    group = parallel_state.get_data_parallel_group()
+    torch.distributed.all_reduce(means, group=group)
+    return dict(zip(names, (means / group.size()).tolist(), strict=True))

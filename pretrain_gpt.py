@@ -1,0 +1,18 @@
+"""Pretrain a GPT on megatron-core: `torchrun --nproc-per-node 2 pretrain_gpt.py --help`."""
+
+from megatron.dslm.arguments import parse_args
+from megatron.dslm.logging.quiet import quiet_libraries
+
+
+def main() -> None:
+    """Checks the arguments before anything heavy is imported, then trains."""
+    args = parse_args("gpt")
+    quiet_libraries()
+    from megatron.dslm.models import gpt
+    from megatron.dslm.training.pretrain import pretrain
+
+    pretrain(args, gpt)
+
+
+if __name__ == "__main__":
+    main()

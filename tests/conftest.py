@@ -1,0 +1,22 @@
+"""Fixtures that all tests share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.corpus import prepare
+from tests.distributed.pool import RankPool
+
+
+@pytest.fixture(scope="session")
+def ranks() -> Iterator[RankPool]:
+    """The pool of gloo ranks of this session; its processes start at the first call of `ranks.run`."""
+    pool = RankPool()
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="session")
+def corpus() -> None:
+    """Makes sure that the small Wikipedia corpus of `tests.corpus` is there."""
+    prepare()

@@ -1,0 +1,24 @@
+"""The real text the tests train on: the demo's slice of English Wikipedia, prepared by the demo's own script."""
+
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "data" / "wikipedia"
+
+
+def prepare() -> None:
+    """Downloads and preprocesses what is not there yet."""
+    subprocess.run(["bash", str(ROOT / "scripts" / "prepare_demo_data.sh")], check=True)
+
+
+def data_flags(model: str) -> list[str]:
+    """The flags that name data and vocabulary for "bert" or "gpt"."""
+    flags = ["--split", "90,5,5", "--data-cache-path", str(FOLDER / "cache")]
+    if model == "bert":
+        return [*flags, "--data-path", f"{FOLDER}/bert_text_sentence", "--vocab-file", f"{FOLDER}/bert-vocab.txt"]
+    return [
+        *flags,
+        *("--data-path", f"{FOLDER}/gpt_text_document"),
+        *("--vocab-file", f"{FOLDER}/gpt-vocab.json", "--merge-file", f"{FOLDER}/gpt-merges.txt"),
+    ]

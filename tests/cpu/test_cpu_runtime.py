@@ -1,0 +1,210 @@
+"""What `dslm_patches.cpu` promises outside of training: inert with CUDA, exact norms, no patch missing."""
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import pytest
+import torch
+from megatron.core.transformer import TransformerConfig
+from megatron.core.transformer.torch_norm import WrappedTorchNorm
+
+from dslm_patches.cpu import LayerNorm, Norm, RMSNorm, cuda_stand_ins, install, patches
+from dslm_patches.cpu.literals import replace_in_function
+from tests.distributed.pool import RankPool
+
+WORKERS = "tests.distributed.cpu_runtime_workers"
+STAND_INS = {
+    **cuda_stand_ins.DEVICE,
+    **cuda_stand_ins.STREAMS,
+    **cuda_stand_ins.RANDOM,
+    **cuda_stand_ins.PROFILER_RANGES,
+}
+
+# Functions whose constants have to be replaced for CPU training; every supported megatron-core has them.
+DEVICE_LITERALS = {
+    "megatron.core.dist_checkpointing.exchange_utils:_get_empty_tensor_for_exchange",
+    "megatron.core.dist_checkpointing.strategies.state_dict_saver:verify_global_md_reuse",
+    "megatron.core.optimizer.clip_grads:clip_grad_by_total_norm_fp32",
+    "megatron.core.optimizer.clip_grads:count_zeros_fp32",
+    "megatron.core.optimizer.clip_grads:get_grad_norm_fp32",
+    "megatron.core.optimizer.grad_scaler:MegatronGradScaler.__init__",
+    "megatron.core.optimizer.optimizer:FP32Optimizer.__init__",
+    "megatron.core.optimizer.optimizer:MixedPrecisionOptimizer.__init__",
+    "megatron.core.pipeline_parallel.schedules:forward_backward_no_pipelining",
+    "megatron.core.pipeline_parallel.schedules:forward_backward_pipelining_with_interleaving",
+    "megatron.core.pipeline_parallel.schedules:forward_backward_pipelining_without_interleaving",
+    "megatron.core.rerun_state_machine:RerunStateMachine._reduce_any",
+    "megatron.core.tensor_parallel.data:_build_key_size_numel_dictionaries",
+    "megatron.core.tensor_parallel.random:_get_cuda_rng_state",
+    "megatron.core.tensor_parallel.random:_set_cuda_rng_state",
+    "megatron.core.transformer.utils:get_default_causal_mask",
+    "megatron.core.utils:local_multi_tensor_l2_norm",
+}
+TENSOR_TYPE_NAMES = {
+    "megatron.core.optimizer.clip_grads:clip_grad_by_total_norm_fp32",
+    "megatron.core.optimizer.distrib_optimizer:DistributedOptimizer._build_model_and_main_param_groups",
+    "megatron.core.optimizer.distrib_optimizer:DistributedOptimizer.__init__",
+    "megatron.core.optimizer.optimizer:Float16OptimizerWithFloat16Params.__init__",
+}
+
+TYPE_NAMES = tuple(f"torch.cuda.{name}" for name in ("FloatTensor", "HalfTensor", "BFloat16Tensor"))
+# Parts of torch.cuda that answer without CUDA.
+WORK_WITHOUT_CUDA = {
+    *TYPE_NAMES,
+    "torch.cuda.OutOfMemoryError",
+    "torch.cuda.amp.custom_bwd",
+    "torch.cuda.amp.custom_fwd",
+    "torch.cuda.device_count",
+    "torch.cuda.empty_cache",
+    "torch.cuda.is_available",
+    "torch.cuda.memory_allocated",
+    "torch.cuda.memory_reserved",
+    "torch.cuda.memory_stats",
+}
+# Code that touches CUDA in other ways and that CPU training does not reach, by module or module:function.
+OUT_OF_REACH = {
+    "megatron.core.dist_checkpointing.strategies.async_utils:PersistentAsyncCaller": "the forked writer serves",
+    "megatron.core.distributed.fsdp": "shards by NCCL",
+    "megatron.core.extensions": "Transformer Engine and other libraries of kernels",
+    "megatron.core.fp8_utils": "8-bit floats are a GPU's",
+    "megatron.core.full_cuda_graph": "CUDA graphs",
+    "megatron.core.fusions": "kernels behind *_fusion settings",
+    "megatron.core.inference": "generates, does not train",
+    "megatron.core.models.gpt.fine_grained_callables": "overlaps expert communication on streams",
+    "megatron.core.nccl_allocator": "NCCL's memory",
+    "megatron.core.optimizer.optimizer_cuda_graph": "CUDA graphs",
+    "megatron.core.pipeline_parallel.fine_grained_activation_offload": "moves activations off the GPU",
+    "megatron.core.tensor_parallel.inference_layers": "generates, does not train",
+    "megatron.core.tensor_parallel.layers:": "names CUDA's autocast when imported, which is never on here",
+    "megatron.core.tensor_parallel.random:CudaRNGStatesTracker.__init__": "asked for by CUDA graphs",
+    "megatron.core.transformer.cuda_graphs": "CUDA graphs",
+    "megatron.core.transformer.experimental_attention_variant": "attention kernels",
+    "megatron.core.transformer.moe": "mixture of experts is not among the models here",
+    "megatron.core.utils:StragglerDetector": "watches a GPU's clock and temperature; off by default",
+}
+
+
+@pytest.fixture(scope="module")
+def places(ranks: RankPool) -> tuple[dict[str, tuple[str, ...]], list[tuple[str, str]]]:
+    """What install() replaced on a rank, and all uses of CUDA in the megatron-core modules loaded there."""
+    installed, files = ranks.run(1, f"{WORKERS}:patched_places")[0]
+    return installed, [use for module, path in files.items() for use in cuda_uses(module, path)]
+
+
+def cuda_uses(module: str, path: str) -> Iterator[tuple[str, str]]:
+    """Each use of `torch.cuda.NAME`, a device literal or a type name, with "module:function" that holds it."""
+
+    def visit(node: ast.AST, names: list[str], in_function: bool) -> Iterator[tuple[str, str]]:
+        place = f"{module}:{'.'.join(names)}"
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Attribute) and re.fullmatch(r"torch\.cuda(\.\w+)+", ast.unparse(child)):
+                yield ast.unparse(child), place
+            elif isinstance(child, ast.Constant) and child.value in ("cuda", *TYPE_NAMES):
+                yield child.value, place
+            elif isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                is_function = not isinstance(child, ast.ClassDef)
+                inner = names if in_function else [*names, child.name]
+                yield from visit(child, inner, in_function or is_function)
+            elif not (isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)):
+                yield from visit(child, names, in_function)
+
+    yield from visit(ast.parse(Path(path).read_text()), [], False)
+
+
+def test_every_patch_finds_its_targets(places: Any) -> None:
+    installed, uses = places
+    assert set(installed) == {patch.__name__ for patch in patches.PATCHES}
+    assert not [name for name, targets in installed.items() if not targets]
+    assert DEVICE_LITERALS - set(installed["device_literals"]) == set()
+    assert TENSOR_TYPE_NAMES - set(installed["tensor_type_names"]) == set()
+    assert set(STAND_INS) - {use for use, _ in uses} == set(), "no longer used by megatron-core"
+
+
+def test_no_use_of_cuda_is_left_unpatched(places: Any) -> None:
+    installed, uses = places
+    rewritten = {*installed["device_literals"], *installed["tensor_type_names"]}
+    left = [
+        f"{use} in {place}"
+        for use, place in uses
+        if use not in STAND_INS and use not in WORK_WITHOUT_CUDA and place not in rewritten
+        if not place.startswith(tuple(OUT_OF_REACH))
+    ]
+    assert not left, "patch these, or say in OUT_OF_REACH why CPU training does not get there"
+
+
+def test_install_is_inert_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    def snapshot() -> list[Any]:
+        owners = [torch.cuda, torch.cuda.random, torch.cuda.nvtx, torch.Tensor, torch.nn.Module]
+        for name in ("tensor_parallel.random", "transformer.torch_norm", "optimizer.clip_grads"):
+            owners.append(importlib.import_module(f"megatron.core.{name}"))
+        values = [value for owner in owners for value in vars(owner).values()]
+        codes = [value.__code__ for value in values if isinstance(value, FunctionType)]
+        return [*map(id, values), *map(id, codes), id(WrappedTorchNorm.__new__)]
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    # As in a process that never installed, in case another test did.
+    monkeypatch.setattr(patches, "_installed", {})
+    before = snapshot()
+    assert install() is False
+    assert snapshot() == before
+    assert patches.installed_patches() == {}
+
+
+def test_install_twice_is_install_once(ranks: RankPool) -> None:
+    assert ranks.run(1, f"{WORKERS}:install_again") == [True]
+
+
+def config(**settings: Any) -> TransformerConfig:
+    return TransformerConfig(num_layers=1, hidden_size=48, num_attention_heads=4, **settings)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("normalization", "ours", "theirs"),
+    [("LayerNorm", LayerNorm, torch.nn.LayerNorm), ("RMSNorm", RMSNorm, torch.nn.RMSNorm)],
+)
+def test_norm_is_bit_identical_to_torch(normalization: str, ours: type, theirs: type, dtype: torch.dtype) -> None:
+    torch.manual_seed(3)
+    norm = Norm(config(normalization=normalization), 48, eps=1e-6).to(dtype)
+    expected = theirs(48, eps=1e-6).to(dtype)
+    assert isinstance(norm, ours)
+    assert not any(p.sequence_parallel for p in norm.parameters())
+    with torch.no_grad():
+        for parameter in expected.parameters():
+            parameter.normal_()
+    norm.load_state_dict(expected.state_dict())
+    inputs = [torch.randn(7, 2, 48).to(dtype).requires_grad_() for _ in range(2)]
+    with torch.no_grad():
+        inputs[1].copy_(inputs[0])
+    outputs = [norm(inputs[0]), expected(inputs[1])]
+    for output in outputs:
+        output.square().sum().backward()
+    assert torch.equal(*outputs)
+    assert torch.equal(inputs[0].grad, inputs[1].grad)
+    for a, b in zip(norm.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad)
+
+
+def test_norm_refuses_what_needs_a_fused_kernel() -> None:
+    with pytest.raises(ValueError, match="layernorm_zero_centered_gamma"):
+        Norm(config(layernorm_zero_centered_gamma=True), 48)
+    with pytest.raises(ValueError, match="'L2Norm'"):
+        Norm(config(normalization="L2Norm"), 48)
+
+
+def test_constants_are_replaced_at_every_depth() -> None:
+    def outer(device: str = "cuda", *, other: str = "cuda") -> list[Any]:
+        def inner() -> tuple[str, bool]:
+            return "cuda", "cuda" in ("cpu", "cuda")
+
+        return [device, other, inner(), "cudax"]
+
+    alias = outer
+    assert replace_in_function(outer, {"cuda": "CPU"})
+    assert alias() == ["CPU", "CPU", ("CPU", True), "cudax"]
+    assert not replace_in_function(outer, {"cuda": "CPU"})

@@ -1,0 +1,44 @@
+"""What ranks of the pool run for tests of models and the trainer."""
+
+from argparse import Namespace
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from dslm_patches.tracing import ForwardVariance
+from megatron.dslm.arguments import parse_args
+from megatron.dslm.data.batches import batch_iterator
+from megatron.dslm.data.datasets import build_datasets
+from megatron.dslm.initialize import initialize_model_parallel
+from megatron.dslm.models.build import build_chunks, wrap_chunks
+from megatron.dslm.training.optimization import build_optimizer, build_scheduler
+from megatron.dslm.training.step import Trainer
+
+
+def make_trainer(argv: list[str], model: str) -> tuple[Namespace, Trainer, list[Any]]:
+    """Arguments, a trainer at its first step, and its data iterators, on running torch.distributed."""
+    args = parse_args(model, argv)
+    initialize_model_parallel(args)
+    module = import_module(f"megatron.dslm.models.{model}")
+    train_set = build_datasets(args, module.dataset(args))[0]
+    chunks = wrap_chunks(args, build_chunks(args, module.provide_model)[0])
+    optimizer = build_optimizer(args, chunks)
+    trainer = Trainer(args, chunks, module.forward_step, optimizer, build_scheduler(args, optimizer))
+    return args, trainer, [batch_iterator(args, train_set, 0) for _ in chunks]
+
+
+def train(argv: list[str], model: str, steps: int) -> list[tuple[dict[str, float], float]]:
+    """Losses (on the last stage) and gradient norm of the first steps."""
+    _, trainer, iterators = make_trainer(argv, model)
+    return [trainer.step(iterators) for _ in range(steps)]
+
+
+def forward_variances(argv: list[str], model: str) -> list[float]:
+    """Each layer's forward variance over the first global batch, dropout on, no backward."""
+    args, trainer, iterators = make_trainer(argv, model)
+    tracer = ForwardVariance(trainer.chunks, args.num_layers)
+    tracer.start()
+    with torch.no_grad():
+        trainer._run(iterators, forward_only=True)
+    return tracer.collect()

@@ -1,0 +1,70 @@
+"""Imports run one way: theory <- schemes <- mcore; tracing and cpu alone; megatron.dslm on all; tools on top."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("torch", "megatron.core")
+# Package -> what it may import of this project, and whether torch and megatron-core are allowed to it.
+ARROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "dslm_patches.theory": ((), ()),
+    "dslm_patches.schemes": (("dslm_patches.theory",), ()),
+    "dslm_patches.mcore": (("dslm_patches.schemes", "dslm_patches.theory"), HEAVY),
+    "dslm_patches.tracing": ((), HEAVY),
+    "dslm_patches.cpu": ((), HEAVY),
+    "megatron.dslm.arguments": (("dslm_patches.schemes", "megatron.dslm.data.tokenizer"), ()),
+    "megatron.dslm": (("dslm_patches",), HEAVY),
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of all that a file imports, `from a import b` as a.b."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def within(name: str, packages: tuple[str, ...]) -> bool:
+    """Whether a dotted name is one of the packages or inside one."""
+    return any(name == package or name.startswith(package + ".") for package in packages)
+
+
+@pytest.mark.parametrize("package", ARROWS)
+def test_a_package_imports_only_what_it_stands_on(package: str) -> None:
+    allowed, heavy = ARROWS[package]
+    files = sorted((ROOT / package.replace(".", "/")).rglob("*.py"))
+    assert files, f"{package} has no files"
+    for path in files:
+        for name in imported(path):
+            ours = within(name, ("dslm_patches", "megatron.dslm", "tools", "tests"))
+            if ours:
+                assert within(name, (*allowed, package)), f"{path.relative_to(ROOT)} imports {name}"
+            if within(name, HEAVY):
+                assert within(name, heavy), f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_megatron_stays_a_namespace_package() -> None:
+    assert not (ROOT / "megatron" / "__init__.py").exists(), "it would hide pip's megatron.core"
+    assert not (ROOT / "megatron" / "training").exists(), "megatron-core wheels from 0.17 on ship that package"
+
+
+@pytest.mark.parametrize("script", ["pretrain_bert.py", "pretrain_gpt.py"])
+def test_help_imports_neither_torch_nor_megatron_core(script: str) -> None:
+    code = (
+        "import sys, runpy; sys.argv = ['x', '--help']\n"
+        f"try: runpy.run_path({script!r}, run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print('loaded:', sorted({'torch', 'megatron.core'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "--dslm-k" in out
+    assert out.strip().endswith("loaded: []")
