@@ -6,12 +6,12 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 layers=${1:-1000}
-iterations=${2:-240}
+iterations=${2:-170}
 bash scripts/prepare_demo_data.sh
 export PATH="$PWD/.venv/bin:$PATH" OMP_NUM_THREADS=1
 data=data/wikipedia
 runs=runs/thousand_layers
-learning_rates="1e-3 3e-3 1e-2"
+learning_rates="1e-2 3e-3 3e-2"
 mkdir -p "$runs"
 
 train() { # NAME LEARNING_RATE SCHEME_FLAGS...
@@ -26,16 +26,17 @@ train() { # NAME LEARNING_RATE SCHEME_FLAGS...
     echo "$run: training (see $run.log)"
     # Code 1 is a loss or gradient that is no longer finite: a result, kept in the log.
     python pretrain_gpt.py "$@" --lr "$lr" \
-        --num-layers "$layers" --hidden-size 32 --num-attention-heads 2 --seq-length 64 \
-        --hidden-dropout 0.1 --attention-dropout 0 --make-vocab-size-divisible-by 64 \
-        --micro-batch-size 8 --train-iters "$iterations" --lr-warmup-iters 30 --lr-decay-style cosine \
+        --num-layers "$layers" --hidden-size 32 --ffn-hidden-size 64 --num-attention-heads 2 --seq-length 64 \
+        --position-embedding-type rope --hidden-dropout 0 --attention-dropout 0 --make-vocab-size-divisible-by 64 \
+        --micro-batch-size 8 --train-iters "$iterations" --lr-warmup-iters 15 \
+        --lr-decay-style WSD --lr-wsd-decay-iters 50 --lr-wsd-decay-style linear \
         --data-path "$data/characters_text_document" --split 90,5,5 --vocab-file "$data/characters-vocab.json" \
         --merge-file "$data/characters-merges.txt" --data-cache-path "$runs/cache" \
-        --eval-interval 40 --eval-iters 20 --log-interval 10 --trace-interval 40 --tensorboard-dir "$run" \
+        --eval-interval 40 --eval-iters 8 --log-interval 10 --trace-interval 40 --tensorboard-dir "$run" \
         > "$run.log" 2>&1 || [ $? -eq 1 ]
 }
 
-(for lr in $learning_rates; do train dslm "$lr" --dslm; done) &
+(for lr in $learning_rates; do train dslm "$lr" --dslm --dslm-k 0.5; done) &
 first=$!
 (for lr in $learning_rates; do train megatron-post-ln "$lr" --depth-scheme megatron --norm-placement post; done) &
 wait "$first"

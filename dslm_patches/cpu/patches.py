@@ -23,7 +23,10 @@ TRAINING_MODULES = (
     "megatron.core.tensor_parallel",
     "megatron.core.transformer",
     "megatron.core.dist_checkpointing",
+    "megatron.core.dist_checkpointing.strategies.async_utils",
+    "megatron.core.dist_checkpointing.strategies.filesystem_async",
     "megatron.core.dist_checkpointing.strategies.fully_parallel",
+    "megatron.core.dist_checkpointing.strategies.state_dict_saver",
     "megatron.core.dist_checkpointing.strategies.torch",
     "megatron.core.rerun_state_machine",
 )

@@ -78,7 +78,7 @@ def save_checkpoint(args: Namespace, iteration: int, trainer: Trainer) -> str:
         "rng_state": _sharded_rng_state(),
         "opt_param_scheduler": trainer.scheduler.state_dict(),
     }
-    dist_checkpointing.save(state, aside, content_metadata=_METADATA)
+    dist_checkpointing.save(state, aside, content_metadata=dict(_METADATA))
     torch.distributed.barrier()
     if args.rank == 0:
         shutil.rmtree(folder, ignore_errors=True)
@@ -151,11 +151,13 @@ def _named_chunks(trainer: Trainer) -> list[tuple[str, Any]]:
 
 
 def _sharded_state(trainer: Trainer, *, is_loading: bool) -> dict[str, Any]:
+    # A copy: megatron-core adds its process groups to it.
+    metadata = dict(_METADATA)
     state: dict[str, Any] = {
-        name: chunk.sharded_state_dict(metadata=_METADATA) for name, chunk in _named_chunks(trainer)
+        name: chunk.sharded_state_dict(metadata=metadata) for name, chunk in _named_chunks(trainer)
     }
     models = dict(state)
-    state["optimizer"] = trainer.optimizer.sharded_state_dict(models, is_loading=is_loading, metadata=_METADATA)
+    state["optimizer"] = trainer.optimizer.sharded_state_dict(models, is_loading=is_loading, metadata=metadata)
     return state
 
 

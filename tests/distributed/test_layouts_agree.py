@@ -8,7 +8,7 @@ from tests.corpus import data_flags
 from tests.distributed.pool import RankPool
 
 SHAPE = ["--num-layers", "4", "--hidden-size", "32", "--num-attention-heads", "4", "--seq-length", "32"]
-TRAINING = ["--micro-batch-size", "2", "--global-batch-size", "8", "--train-iters", "5", "--lr", "1e-3", "--eval-iters", "0"]
+TRAINING = ["--micro-batch-size", "2", "--global-batch-size", "8", "--train-iters", "5", "--lr", "1e-3"]
 NO_DROPOUT = ["--hidden-dropout", "0", "--attention-dropout", "0"]
 
 TP2 = ["--tensor-model-parallel-size", "2"]
@@ -32,7 +32,7 @@ VARIANTS = [
 
 def check_layouts(ranks: RankPool, model: str, flags: list[str]) -> None:
     """Trains in TP 1 and in every layout; losses within 1e-5 relative, gradient norms within 1e-4."""
-    argv = [*SHAPE, *TRAINING, *NO_DROPOUT, *flags, *data_flags(model)]
+    argv = [*SHAPE, *TRAINING, "--eval-iters", "0", *NO_DROPOUT, *flags, *data_flags(model)]
     worker = "tests.distributed.trainer_workers:train"
     (expected,) = ranks.run(1, worker, argv=argv, model=model, steps=5)
     assert expected[0][0]["lm loss"] != expected[-1][0]["lm loss"], "the reference did not train"

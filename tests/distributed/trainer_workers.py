@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import Any
 
 import torch
+from megatron.core.transformer.transformer_layer import TransformerLayer
 
 from dslm_patches.tracing import ForwardVariance
 from megatron.dslm.arguments import parse_args
@@ -35,10 +36,22 @@ def train(argv: list[str], model: str, steps: int) -> list[tuple[dict[str, float
 
 
 def forward_variances(argv: list[str], model: str) -> list[float]:
-    """Each layer's forward variance over the first global batch, dropout on, no backward."""
+    """Each layer's forward variance over the first global batch, during a whole training step."""
     args, trainer, iterators = make_trainer(argv, model)
     tracer = ForwardVariance(trainer.chunks, args.num_layers)
     tracer.start()
-    with torch.no_grad():
-        trainer._run(iterators, forward_only=True)
+    trainer.step(iterators)
     return tracer.collect()
+
+
+def forward_variances_by_hand(argv: list[str], model: str) -> list[float]:
+    """The same on one rank, from all activations of the batch kept in float64."""
+    _, trainer, iterators = make_trainer(argv, model)
+    kept: dict[int, list[torch.Tensor]] = {}
+    for module in trainer.chunks[0].modules():
+        if isinstance(module, TransformerLayer):
+            module.register_forward_hook(
+                lambda layer, _, output: kept.setdefault(layer.layer_number, []).append(output[0].detach().double())
+            )
+    trainer.step(iterators)
+    return [torch.cat([x.flatten() for x in kept[n]]).var(correction=0).item() for n in sorted(kept)]

@@ -59,6 +59,8 @@ def batch_iterator(args: Namespace, dataset: Dataset, consumed: int) -> Iterator
             num_workers=workers,
             pin_memory=on_gpu,
             persistent_workers=workers > 0,
+            # Of its own: a loader draws a seed when it starts, and dropout must not depend on how often that is.
+            generator=torch.Generator(),
         )
     )
 

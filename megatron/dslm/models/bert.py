@@ -84,9 +84,10 @@ def _loss(
     loss_mask: Tensor, is_random: Tensor, output: tuple[Tensor, Tensor | None]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     token_losses, binary_logits = output
+    # The reported losses are copies: megatron-core divides the returned one by the micro-batches in place.
     mask = loss_mask.view(-1).float()
     lm_loss = torch.sum(token_losses.float().view(-1) * mask) / mask.sum().clamp(min=1.0)
     if binary_logits is None:
-        return lm_loss, {"lm loss": lm_loss.detach()}
+        return lm_loss, {"lm loss": lm_loss.detach().clone()}
     nsp_loss = F.cross_entropy(binary_logits.view(-1, 2).float(), is_random.view(-1).long())
-    return lm_loss + nsp_loss, {"lm loss": lm_loss.detach(), "nsp loss": nsp_loss.detach()}
+    return lm_loss + nsp_loss, {"lm loss": lm_loss.detach().clone(), "nsp loss": nsp_loss.detach().clone()}

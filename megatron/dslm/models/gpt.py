@@ -64,6 +64,7 @@ def forward_step(data_iterator: Iterator[Any], model: Any) -> tuple[Tensor, Any]
 
 
 def _loss(loss_mask: Tensor, token_losses: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    # The reported losses are copies: megatron-core divides the returned one by the micro-batches in place.
     mask = loss_mask.view(-1).float()
     loss = torch.sum(token_losses.float().view(-1) * mask) / mask.sum().clamp(min=1.0)
-    return loss, {"lm loss": loss.detach()}
+    return loss, {"lm loss": loss.detach().clone()}

@@ -1,5 +1,6 @@
 """A whole pretraining run."""
 
+import gc
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -76,6 +77,9 @@ class _Run:
         iterators = self._iterators(self.train_set, self.iteration * args.global_batch_size)
         traced = bool(args.trace_interval and args.tensorboard_dir)
         variance = ForwardVariance(self.trainer.chunks, args.num_layers) if traced else None
+        # Model and optimizer stay: the collector need not walk them again and again (a tenth of a 1000-layer step).
+        gc.collect()
+        gc.freeze()
         self.progress.start(self.iteration)
         leaving = False
         while not leaving:

@@ -1,0 +1,145 @@
+"""What is saved is all it takes: resumed runs go on bit for bit, in other layouts to rounding, and after kill -9."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.corpus import ROOT, data_flags
+from tests.distributed.pool import RankPool
+
+WORKER = "tests.training.pretrain_workers:run"
+SHAPE = ["--num-layers", "4", "--hidden-size", "32", "--num-attention-heads", "4", "--seq-length", "32", "--dslm"]
+TRAINING = ["--micro-batch-size", "2", "--global-batch-size", "4", "--train-iters", "6", "--lr", "1e-3"]
+LOGGING = ["--log-interval", "1", "--eval-interval", "3", "--eval-iters", "2", "--trace-interval", "2"]
+TP2 = ["--tensor-model-parallel-size", "2"]
+PP2 = ["--pipeline-model-parallel-size", "2"]
+NO_DROPOUT = ["--hidden-dropout", "0", "--attention-dropout", "0"]
+
+
+def command(model: str, folder: Path, *extra: str) -> list[str]:
+    """Flags of a small run that saves, loads and logs under `folder`."""
+    places = ["--save", f"{folder}/save", "--load", f"{folder}/save", "--tensorboard-dir", f"{folder}/board"]
+    return [*SHAPE, *TRAINING, *LOGGING, *places, *data_flags(model), *extra]
+
+
+def curves(folder: Path) -> dict[str, dict[int, float]]:
+    """Every scalar of a run's TensorBoard files, by tag and step, as the float32 they are; timings left out."""
+    found: dict[str, dict[int, float]] = {}
+    for file in sorted((folder / "board").iterdir()):
+        events = EventAccumulator(str(file), size_guidance={"scalars": 0})
+        events.Reload()
+        for tag in events.Tags()["scalars"]:
+            if tag != "training/tokens per second":
+                found.setdefault(tag, {}).update({event.step: event.value for event in events.Scalars(tag)})
+    return found
+
+
+def run(ranks: RankPool, world_size: int, argv: list[str], model: str = "bert") -> tuple[int, str]:
+    """Exit code and output of the last rank."""
+    return ranks.run(world_size, WORKER, process_group=False, argv=argv, model=model)[-1]
+
+
+@pytest.mark.parametrize(
+    ("model", "world_size", "layout"),
+    [
+        ("bert", 2, TP2),
+        ("gpt", 2, ["--use-distributed-optimizer"]),
+        ("gpt", 2, [*PP2, "--num-layers-per-virtual-pipeline-stage", "1"]),
+    ],
+)
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    ranks: RankPool, corpus: None, tmp_path: Path, model: str, world_size: int, layout: list[str]
+) -> None:
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    assert run(ranks, world_size, command(model, straight, *layout), model)[0] == 0
+    assert run(ranks, world_size, command(model, broken, *layout, "--exit-interval", "3"), model)[0] == 0
+    code, output = run(ranks, world_size, command(model, broken, *layout), model)
+    assert code == 0
+    assert "resumed from" in output
+    expected = curves(straight)
+    assert {"training/lm loss", "validation/loss", "forward variance/layer 0004"} <= set(expected)
+    assert len(expected["training/lm loss"]) == 6
+    assert curves(broken) == expected
+    code, output = run(ranks, world_size, command(model, broken, *layout), model)
+    assert "done already" in output
+
+
+@pytest.mark.parametrize("model", ["bert", "gpt"])
+def test_a_checkpoint_loads_in_every_layout(ranks: RankPool, corpus: None, tmp_path: Path, model: str) -> None:
+    first = command(model, tmp_path, *NO_DROPOUT, *TP2, "--exit-interval", "3", "--use-distributed-optimizer")
+    assert run(ranks, 2, first, model)[0] == 0
+    losses: dict[str, dict[int, float]] = {}
+    layouts: dict[str, tuple[int, list[str]]] = {
+        "TP 2": (2, [*TP2, "--use-distributed-optimizer"]),
+        "TP 1": (1, ["--use-distributed-optimizer"]),
+        "PP 2": (2, [*PP2, "--use-distributed-optimizer"]),
+        "DP 2": (2, ["--use-distributed-optimizer"]),
+    }
+    for name, (world_size, layout) in layouts.items():
+        argv = command(model, tmp_path, *NO_DROPOUT, *layout)
+        places = {f"{tmp_path}/board": f"{tmp_path}/{name}/board", "--save": "--unused"}
+        argv = [places.get(word, word) for word in argv]
+        unused = argv.index("--unused")
+        code, output = run(ranks, world_size, argv[:unused] + argv[unused + 2 :], model)
+        assert code == 0, output
+        losses[name] = curves(tmp_path / name)["training/lm loss"]
+    assert set(losses["TP 2"]) == {4, 5, 6}
+    for name in losses:
+        assert losses[name] == pytest.approx(losses["TP 2"], rel=1e-5), name
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_flag(ranks: RankPool, corpus: None, tmp_path: Path) -> None:
+    assert run(ranks, 1, command("bert", tmp_path, "--exit-interval", "3"))[0] == 0
+    changed = [word.replace("--dslm", "--xavier-flag-sigma") for word in command("bert", tmp_path)]
+    code, output = run(ranks, 1, changed)
+    assert code == 2
+    assert "--depth-scheme xavier (saved: dslm)" in output.strip().splitlines()[-1]
+
+
+def test_a_run_killed_between_two_saves_goes_on_from_the_last(corpus: None, tmp_path: Path) -> None:
+    """torchrun with two ranks, kill -9 of all of them; the result equals that of a run that was let be."""
+    argv = ["--save-interval", "2", *TP2]
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    launch(command("bert", straight, *argv)).wait(timeout=300)
+    process = launch(command("bert", killed, *argv, "--train-iters", "60", "--lr-decay-iters", "6"))
+    wait_for(killed / "save" / "iter_0000004" / "metadata.json", process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (killed / "save" / "iter_0000060").exists()
+    resumed = launch(command("bert", killed, *argv))
+    output, _ = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, output
+    assert "resumed from" in output or "done already" in output
+    expected, found = curves(straight)["training/lm loss"], curves(killed)["training/lm loss"]
+    assert {step: found[step] for step in expected} == expected
+
+
+def launch(argv: list[str]) -> "subprocess.Popen[str]":
+    """torchrun on two ranks, in a process group of its own."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    environment: dict[str, Any] = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(
+        [*torchrun, "pretrain_bert.py", *argv],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def wait_for(path: Path, process: "subprocess.Popen[str]", seconds: float = 240.0) -> None:
+    """Waits until a file is there; fails when the process ends before."""
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.02)
