@@ -35,12 +35,16 @@ def train(argv: list[str], model: str, steps: int) -> list[tuple[dict[str, float
     return [trainer.step(iterators) for _ in range(steps)]
 
 
-def forward_variances(argv: list[str], model: str) -> list[float]:
-    """Each layer's forward variance over the first global batch, during a whole training step."""
+def forward_variances(argv: list[str], model: str, backward: bool = True) -> list[float]:
+    """Each layer's forward variance over the first global batch, dropout on; in a whole training step or without."""
     args, trainer, iterators = make_trainer(argv, model)
     tracer = ForwardVariance(trainer.chunks, args.num_layers)
     tracer.start()
-    trainer.step(iterators)
+    if backward:
+        trainer.step(iterators)
+    else:
+        with torch.no_grad():
+            trainer._run(iterators, forward_only=True)
     return tracer.collect()
 
 

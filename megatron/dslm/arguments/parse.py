@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -11,12 +12,18 @@ from megatron.dslm.arguments.data_files import check_data_files
 from megatron.dslm.arguments.validate import validate
 
 
+SECONDS_FOR_THE_FIRST_RANK = 10.0
+
+
 class OneLineParser(argparse.ArgumentParser):
     """A parser whose errors are one line, printed once however many ranks make the same mistake."""
 
     def error(self, message: str) -> NoReturn:
         if os.environ.get("RANK", "0") == "0":
             print(f"{self.prog}: error: {message}", file=sys.stderr)
+        else:
+            # torchrun stops all ranks when one leaves: let the first one speak before that.
+            time.sleep(SECONDS_FOR_THE_FIRST_RANK)
         self.exit(2)
 
 
