@@ -11,7 +11,6 @@ from megatron.dslm.arguments import flags
 from megatron.dslm.arguments.data_files import check_data_files
 from megatron.dslm.arguments.validate import validate
 
-
 SECONDS_FOR_THE_FIRST_RANK = 10.0
 
 
