@@ -10,12 +10,12 @@ run=runs/demo
 mkdir -p "$run"
 
 # The same flags with larger numbers are examples/pretrain_bert_base.sh.
-OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 pretrain_bert.py \
+OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 pretrain_bert.py \
     --dslm --tensor-model-parallel-size 2 \
     --num-layers 24 --hidden-size 128 --num-attention-heads 4 --seq-length 128 --activation relu \
-    --micro-batch-size 16 --train-iters 400 --lr 2e-3 --lr-warmup-iters 40 --lr-decay-style cosine \
+    --micro-batch-size 16 --train-iters 240 --lr 3e-3 --lr-warmup-iters 30 --lr-decay-style cosine \
     --data-path "$data/bert_text_sentence" --vocab-file "$data/bert-vocab.txt" --split 90,5,5 \
-    --eval-interval 100 --eval-iters 8 --log-interval 20 --save-interval 100 \
+    --eval-interval 60 --eval-iters 8 --log-interval 10 --save-interval 60 \
     --save "$run/checkpoints" --load "$run/checkpoints" --tensorboard-dir "$run/tensorboard" 2>&1 | tee -a "$run/log.txt"
 
 echo

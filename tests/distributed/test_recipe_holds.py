@@ -22,6 +22,8 @@ def variances(ranks: RankPool, model: str, flags: list[str]) -> np.ndarray:
     """Forward variance of each layer over one batch."""
     argv = [*flags, *BATCH, *data_flags(model)]
     (measured,) = ranks.run(1, WORKER, argv=argv, model=model, backward=False, timeout=300.0)
+    # Seen with `pytest -s`; the numbers in docs/results.md come from here.
+    print(f"\n{model} {' '.join(flags)}: {min(measured):.3f}-{max(measured):.3f}, last layer {measured[-1]:.3f}")
     return np.array(measured)
 
 
@@ -35,6 +37,7 @@ def test_dslm_bert_of_192_layers_keeps_unit_variance(ranks: RankPool, corpus: No
 def test_dslm_relu_bert_of_192_layers_keeps_unit_variance_over_draws(ranks: RankPool, corpus: None) -> None:
     flags = [*BERT, "--dslm", "--activation", "relu"]
     draws = np.stack([variances(ranks, "bert", [*flags, "--seed", str(seed)]) for seed in (1, 2, 3, 1234)])
+    print(f"mean over draws: {draws.mean(axis=0).min():.3f}-{draws.mean(axis=0).max():.3f}")
     assert draws.mean(axis=0).min() > 0.9, draws.mean(axis=0)
     assert draws.mean(axis=0).max() < 1.1, draws.mean(axis=0)
     assert draws.min() > 0.8

@@ -23,7 +23,7 @@ TRAINING = ["--micro-batch-size", "8", "--train-iters", "20", "--lr", "1e-3", "-
 def losses(model: str, *flags: str, gpu: bool = True) -> list[float]:
     """LM losses of a short run by torchrun on one rank."""
     environment = os.environ if gpu else {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1", "--master-port", "0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
     command = [*torchrun, f"pretrain_{model}.py", *SMALL, *TRAINING, "--eval-iters", "0", *flags, *data_flags(model)]
     output = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
     found = [float(loss) for loss in re.findall(r"lm loss ([0-9.]+)", output)]

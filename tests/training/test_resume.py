@@ -123,7 +123,7 @@ def test_a_run_killed_between_two_saves_goes_on_from_the_last(corpus: None, tmp_
 
 def launch(argv: list[str]) -> "subprocess.Popen[str]":
     """torchrun on two ranks, in a process group of its own."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment: dict[str, Any] = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen(
         [*torchrun, "pretrain_bert.py", *argv],
