@@ -10,24 +10,31 @@ from torch.utils.tensorboard import SummaryWriter
 
 
 class Progress:
-    """Averages between log intervals, prints one line each, and writes the same to TensorBoard."""
+    """Averages between log intervals, prints one line each, and writes the same to TensorBoard.
 
-    def __init__(self, args: Namespace) -> None:
+    Args:
+        args: the run's arguments.
+        iteration: where training starts, above 0 after a resume.
+    """
+
+    def __init__(self, args: Namespace, iteration: int) -> None:
         self._args = args
         self._speaks = args.rank == args.world_size - 1
-        self._writer = SummaryWriter(args.tensorboard_dir) if self._speaks and args.tensorboard_dir else None
+        self._writer = None
+        if self._speaks and args.tensorboard_dir:
+            # What a run that was cut short wrote after its last checkpoint is written again: drop the first version.
+            self._writer = SummaryWriter(args.tensorboard_dir, purge_step=iteration + 1 if iteration else None)
         self._sums: dict[str, float] = {}
         self._begun = self._clock = self._paused = 0.0
-        self._start_iteration = self._logged = 0
+        self._start_iteration = self._logged = iteration
 
     def say(self, line: str) -> None:
         """Prints a line of its own."""
         if self._speaks:
             print(line, flush=True)
 
-    def start(self, iteration: int) -> None:
-        """Begins to time, at the iteration training starts from."""
-        self._start_iteration = self._logged = iteration
+    def start(self) -> None:
+        """Begins to time training."""
         self._begun = self._clock = time.perf_counter()
         self._paused = 0.0
 

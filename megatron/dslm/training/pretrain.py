@@ -56,10 +56,9 @@ class _Run:
         chunks = wrap_chunks(args, chunks)
         optimizer = build_optimizer(args, chunks)
         self.trainer = Trainer(args, chunks, model.forward_step, optimizer, build_scheduler(args, optimizer))
-        self.progress = Progress(args)
-        self.iteration = 0
+        self.iteration = 0 if checkpoint is None else load_checkpoint(args, checkpoint, self.trainer)
+        self.progress = Progress(args, self.iteration)
         if checkpoint is not None:
-            self.iteration = load_checkpoint(args, checkpoint, self.trainer)
             self.progress.say(f"resumed from {checkpoint} at iteration {self.iteration} of {args.train_iters}")
         elif args.load:
             self.progress.say(f"no checkpoint in {args.load}: starting anew")
@@ -80,7 +79,7 @@ class _Run:
         # Model and optimizer stay: the collector need not walk them again and again (a tenth of a 1000-layer step).
         gc.collect()
         gc.freeze()
-        self.progress.start(self.iteration)
+        self.progress.start()
         leaving = False
         while not leaving:
             self._step(iterators, variance)
