@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains a 1000-layer GPT, 32 wide, on real text, once with DeepScaleLM and once with Post-LN and Megatron's own
-# initialisation: the same data, steps and learning rates. Two runs at a time, one core each; about half an hour on two idle cores.
+# initialisation: the same data, steps and learning rates. Two runs at a time, one core each; about 45 minutes on two idle cores.
 # Runs that are complete are skipped. Ends with docs/figures/thousand_layers.png and docs/thousand_layers.json.
 #   bash scripts/thousand_layers.sh [LAYERS [ITERATIONS]]
 set -euo pipefail
@@ -11,7 +11,7 @@ bash scripts/prepare_demo_data.sh
 export PATH="$PWD/.venv/bin:$PATH" OMP_NUM_THREADS=1
 data=data/wikipedia
 runs=runs/thousand_layers
-learning_rates="1e-2 3e-3"
+learning_rates="1e-2 3e-3 1e-3"
 mkdir -p "$runs"
 
 train() { # NAME LEARNING_RATE SCHEME_FLAGS...
