@@ -4,9 +4,9 @@ import math
 
 from dslm_patches.schemes import scheme
 from dslm_patches.schemes.base import DepthScheme, LayerPrescription, ModelShape, SchemeOptions, WeightRole
-from dslm_patches.theory.activations import balanced_ffn_variance
-from dslm_patches.theory.attention import ValueMoments
+from dslm_patches.theory.averaging import ValueMoments
 from dslm_patches.theory.correlation import UnitVarianceStack, correlation_profile
+from dslm_patches.theory.ffn import balanced_ffn_variance
 
 
 def residual_squares(num_layers: int, options: SchemeOptions) -> tuple[float, float]:
@@ -52,7 +52,7 @@ def dslm(shape: ModelShape, options: SchemeOptions) -> DepthScheme:
     |--------------------------|---------------------------------------------------------------------|
     | each of n_e embeddings   | (1-p) / n_e                                                         |
     | Q, K                     | 1 / d                                                               |
-    | V, O of layer l          | sqrt((1-p) / r_eff) / d, r_eff the layer's own (theory.attention)   |
+    | V, O of layer l          | sqrt((1-p) / r_eff) / d, r_eff the layer's own (theory.averaging)   |
     | FFN up, down             | equal gains whose product gives variance 1-p before dropout         |
     | LM head, pooler, binary  | 1 / d                                                               |
 
@@ -66,6 +66,7 @@ def dslm(shape: ModelShape, options: SchemeOptions) -> DepthScheme:
     profile = correlation_profile(
         UnitVarianceStack(
             num_layers=shape.num_layers,
+            hidden_size=shape.hidden_size,
             seq_length=shape.seq_length,
             causal=shape.causal,
             activation=shape.activation,

@@ -1,8 +1,8 @@
-"""Second moments and correlation maps of FFN activations for zero-mean Gaussian inputs.
+"""Moments of FFN activations and of their slopes for Gaussian inputs.
 
-For jointly Gaussian, zero-mean pre-activations x, y of variance s and correlation r the theory needs
-E[phi(x)^2] and E[phi(x) phi(y)]. ReLU has both in closed form; every other activation is integrated by
-Gauss-Hermite quadrature, which reaches machine precision for smooth functions.
+For jointly Gaussian pre-activations x, y of mean m, variance s and correlation r the theory needs E[phi(x)],
+E[phi(x) phi(y)] and, for gradients, E[phi'(x) phi'(y)]. ReLU, squared ReLU and GeLU have closed forms at m = 0
+(`closed_forms`); everything else is integrated by Gauss-Hermite quadrature.
 """
 
 import math
@@ -11,27 +11,43 @@ from functools import lru_cache
 
 import numpy as np
 
-Array = np.ndarray
+from dslm_patches.theory import closed_forms
+from dslm_patches.theory.moments import Array, Value
+
 QUADRATURE_POINTS = 96
+_INTERPOLATION_NODES = 33
+_ERF = np.vectorize(math.erf, otypes=[float])
 
 
-def _relu(x: Array) -> Array:
-    return np.maximum(x, 0.0)
+def _sigmoid(x: Array) -> Array:
+    return 1.0 / (1.0 + np.exp(-x))
 
 
-def _gelu(x: Array) -> Array:
-    return 0.5 * x * (1.0 + np.vectorize(math.erf)(x / math.sqrt(2.0)))
+def _normal_cdf(x: Array) -> Array:
+    return 0.5 * (1.0 + _ERF(x / math.sqrt(2.0)))
 
 
-def _silu(x: Array) -> Array:
-    return x / (1.0 + np.exp(-x))
+def _normal_density(x: Array) -> Array:
+    return np.exp(-0.5 * x**2) / math.sqrt(2.0 * math.pi)
 
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": _relu, "gelu": _gelu, "silu": _silu}
+Function = Callable[[Array], Array]
+ACTIVATIONS: dict[str, Function] = {
+    "relu": lambda x: np.maximum(x, 0.0),
+    "gelu": lambda x: x * _normal_cdf(x),
+    "silu": lambda x: x * _sigmoid(x),
+    "squared_relu": lambda x: np.maximum(x, 0.0) ** 2,
+}
+SLOPES: dict[str, Function] = {
+    "relu": lambda x: np.heaviside(x, 0.5),
+    "gelu": lambda x: _normal_cdf(x) + x * _normal_density(x),
+    "silu": lambda x: _sigmoid(x) * (1.0 + x * (1.0 - _sigmoid(x))),
+    "squared_relu": lambda x: 2.0 * np.maximum(x, 0.0),
+}
 
 
 @lru_cache(maxsize=1)
-def _nodes() -> tuple[Array, Array]:
+def quadrature() -> tuple[Array, Array]:
     """Nodes and weights for the expectation over a standard normal."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(QUADRATURE_POINTS)
     return nodes, weights / weights.sum()
@@ -45,82 +61,84 @@ def _check(activation: str, variance: float) -> None:
 
 
 @lru_cache(maxsize=4096)
-def second_moment(activation: str, variance: float) -> float:
-    """E[phi(x)^2] for x ~ N(0, variance). ReLU: variance / 2 (arXiv 2403.09635); others by quadrature.
+def first_moment(activation: str, variance: float, mean: float = 0.0) -> float:
+    """E[phi(x)] for x ~ N(mean, variance).
 
     Raises:
         ValueError: unknown activation or non-positive variance.
     """
     _check(activation, variance)
-    if activation == "relu":
-        return variance / 2.0
-    nodes, weights = _nodes()
-    return float(weights @ ACTIVATIONS[activation](math.sqrt(variance) * nodes) ** 2)
+    if mean == 0.0 and activation in closed_forms.MEANS:
+        return closed_forms.MEANS[activation](variance)
+    nodes, weights = quadrature()
+    return float(weights @ ACTIVATIONS[activation](mean + math.sqrt(variance) * nodes))
 
 
-@lru_cache(maxsize=65536)
-def product_moment(activation: str, variance: float, correlation: float) -> float:
-    """E[phi(x) phi(y)] for x, y ~ N(0, variance) with the given correlation.
+def second_moment(activation: str, variance: float, mean: float = 0.0) -> float:
+    """E[phi(x)^2] for x ~ N(mean, variance): the product moment of a token with itself."""
+    return float(product_moment(activation, variance, 1.0, mean))
 
-    ReLU: s/(2 pi) [sqrt(1-r^2) + r (pi - acos r)], the arc-cosine kernel behind arXiv 2403.09635; others by
-    two-dimensional quadrature.
+
+def slope_second_moment(activation: str, variance: float, mean: float = 0.0) -> float:
+    """E[phi'(x)^2] for x ~ N(mean, variance)."""
+    return float(slope_product_moment(activation, variance, 1.0, mean))
+
+
+def product_moment(activation: str, variance: float, correlation: Value, mean: float = 0.0) -> Value:
+    """E[phi(x) phi(y)] for x, y ~ N(mean, variance) with the given correlation (a number or an array of them).
 
     Raises:
         ValueError: unknown activation, non-positive variance or a correlation outside [-1, 1].
     """
-    _check(activation, variance)
-    if not -1.0 <= correlation <= 1.0:
-        raise ValueError(f"a correlation lies in [-1, 1], not {correlation}")
-    if activation == "relu":
-        angle = math.acos(correlation)
-        return variance / (2 * math.pi) * (math.sin(angle) + correlation * (math.pi - angle))
-    nodes, weights = _nodes()
-    x = math.sqrt(variance) * nodes
-    y = math.sqrt(variance) * (correlation * nodes[:, None] + math.sqrt(1.0 - correlation**2) * nodes[None, :])
-    phi = ACTIVATIONS[activation]
-    return float(weights @ (phi(x)[:, None] * phi(y)) @ weights)
+    return _product(ACTIVATIONS, closed_forms.PRODUCTS, activation, variance, correlation, mean)
 
 
-def ffn_gain(activation: str, gated: bool, variance: float) -> float:
-    """Second moment of one hidden unit of an FFN whose pre-activations have the given variance.
-
-    Plain FFN: E[phi(v)^2]. Gated (u phi(v), u and v independent and of equal variance s): s E[phi(v)^2].
-    """
-    gain = second_moment(activation, variance)
-    return variance * gain if gated else gain
-
-
-def ffn_correlation(activation: str, gated: bool, variance: float, correlation: float) -> float:
-    """Token correlation after an FFN (before dropout) whose input tokens have the given correlation.
-
-    For a gated unit E[u u'] = r s multiplies the product moment, so the correlation gains a factor r.
-    """
-    ratio = product_moment(activation, variance, correlation) / second_moment(activation, variance)
-    return correlation * ratio if gated else ratio
-
-
-def balanced_ffn_variance(activation: str, gated: bool, ffn_ratio: float, output_variance: float) -> float:
-    """The pre-activation variance s at which an FFN with equal up and down gains has a given output variance.
-
-    With unit-variance input, d w1^2 = d w2^2 = s, the output variance is ffn_ratio * s * ffn_gain(s): solved
-    for s by bisection. ReLU with ffn_ratio 4 gives s = sqrt(output_variance / 2), the recipe of arXiv 2403.09635.
-
-    Args:
-        ffn_ratio: FFN width over hidden size.
-        output_variance: wanted output variance before dropout, positive.
+def slope_product_moment(activation: str, variance: float, correlation: Value, mean: float = 0.0) -> Value:
+    """E[phi'(x) phi'(y)], what an activation does to the covariance of two tokens' gradients.
 
     Raises:
-        ValueError: unknown activation, or a ratio or variance that is not positive.
+        ValueError: as `product_moment`.
     """
-    if not (ffn_ratio > 0.0 and output_variance > 0.0):
-        raise ValueError(f"FFN ratio and output variance must be positive, not {ffn_ratio} and {output_variance}")
-    if activation == "relu" and not gated:
-        return math.sqrt(2.0 * output_variance / ffn_ratio)
-    low, high = 1e-9, 1e6
-    for _ in range(200):
-        middle = math.sqrt(low * high)
-        if ffn_ratio * middle * ffn_gain(activation, gated, middle) < output_variance:
-            low = middle
-        else:
-            high = middle
-    return math.sqrt(low * high)
+    return _product(SLOPES, closed_forms.SLOPE_PRODUCTS, activation, variance, correlation, mean)
+
+
+def _product(
+    functions: dict[str, Function],
+    closed: dict[str, closed_forms.Product],
+    activation: str,
+    variance: float,
+    correlation: Value,
+    mean: float,
+) -> Value:
+    _check(activation, variance)
+    r = np.asarray(correlation, dtype=np.float64)
+    if np.any(np.abs(r) > 1.0):
+        raise ValueError(f"a correlation lies in [-1, 1], not {r.flat[np.abs(r).argmax()]}")
+    if mean == 0.0 and activation in closed:
+        result = closed[activation](variance, r)
+    elif r.size <= _INTERPOLATION_NODES:
+        result = np.vectorize(lambda one: _integral(functions[activation], variance, one, mean), otypes=[float])(r)
+    else:
+        result = _interpolated(functions[activation], variance, r, mean)
+    return result if result.ndim else float(result)
+
+
+def _integral(phi: Function, variance: float, r: float, mean: float) -> float:
+    nodes, weights = quadrature()
+    std = math.sqrt(variance)
+    x = phi(mean + std * nodes)
+    if r == 1.0:
+        return float(weights @ x**2)
+    y = phi(mean + std * (r * nodes[:, None] + math.sqrt(1.0 - r**2) * nodes[None, :]))
+    return float(weights @ (x[:, None] * y) @ weights)
+
+
+def _interpolated(phi: Function, variance: float, r: Array, mean: float) -> Array:
+    """By the polynomial through Chebyshev nodes between the lowest and highest correlation asked for."""
+    low, high = float(r.min()), float(r.max())
+    middle, half = 0.5 * (low + high), max(0.5 * (high - low), 1e-12)
+
+    nodes = np.polynomial.chebyshev.chebpts1(_INTERPOLATION_NODES)
+    values = [_integral(phi, variance, float(np.clip(middle + half * x, -1, 1)), mean) for x in nodes]
+    coefficients = np.polynomial.chebyshev.chebfit(nodes, values, _INTERPOLATION_NODES - 1)
+    return np.polynomial.chebyshev.chebval((r - middle) / half, coefficients)

@@ -1,70 +1,173 @@
-"""What attention at initialisation does to the variance and correlation of the values it averages.
+"""Softmax attention at initialisation: moments of its output and of the gradient through values, queries and keys.
 
-Values of unit variance and token correlation r, averaged with weights a_tj (softmax over unit-variance
-queries and keys, then dropout p on the weights):
-    E[(sum_j a_tj v_j)^2] = r + S_t (1/(1-p) - r),  S_t = E[sum_j a_tj^2] before dropout   (derived)
-    E[(sum_j a_tj v_j)(sum_j a_uj v_j)] = r + (1-r) E[sum_j a_tj a_uj]                     (derived)
-As the sequence grows both tend to r, which is the form arXiv 2403.09635 uses.
+With x_i the input tokens (d features, second moment s, token correlation r), M = Wq^T Wk / sqrt(d_k) of one head and
+u_i = Wv^T g_i the gradient of a head brought back to the input:
+
+    logits   z_ij = x_i^T M x_j, weights a_i = softmax(z_i), attention dropout m_ij / (1-p)
+    output   o_i = Wv sum_j a_ij m_ij x_j
+    gradient of x_j through V: sum_i a_ij m_ij u_i,
+             through K: M^T sum_i a_ij x_i b_ij,  b_ij = m_ij u_i.x_j - sum_k a_ik m_ik u_i.x_k,
+             of x_i through Q: M sum_j a_ij x_j b_ij.
+
+The three parts are uncorrelated up to O(1/d). Every term is derived in docs/theory.md; arXiv 2403.09635 has the
+value path alone, with sum_j a_ij^2 = 1/L.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from dslm_patches.theory.averaging import averaged_variance, tilt
+from dslm_patches.theory.masks import Bidirectional, Causal, Mask
+from dslm_patches.theory.moments import Moments, Value, check_correlation, check_dropout, warn_outside
+from dslm_patches.theory.softmax import LARGEST_LOGIT_VARIANCE, concentration, concentrations, overlap
+
+SMALLEST_HEAD = 16
+
 
 @dataclass(frozen=True)
-class ValueMoments:
-    """Second moments of averaged values, means over the positions of a sequence (input variance 1)."""
+class _Weights:
+    """Moments of the softmax weights: v [queries], S [queries], O [pairs of queries], and mean key correlation r."""
 
-    variance: float
-    covariance: float
-
-    @property
-    def correlation(self) -> float:
-        """Token correlation of the averaged values."""
-        return self.covariance / self.variance
+    logit_variance: Value
+    squares: Value
+    shared: Value
+    key_correlation: Value
 
 
-def concentration(keys: np.ndarray, logit_variance: float) -> np.ndarray:
-    """S_t = E[sum_j a_j^2] of a softmax over `keys` independent Gaussian logits (derived; tends to e^v / keys).
-
-    1 / (1 + (n-1) exp(-v (n-1)/n)): exact for one key and for v = 0, and within 11 % of simulation for v <= 1.
-    """
-    return 1.0 / (1.0 + (keys - 1.0) * np.exp(-logit_variance * (keys - 1.0) / keys))
-
-
-def averaged_values(
-    correlation: float, seq_length: float, *, causal: bool, attention_dropout: float, logit_scale: float = 1.0
-) -> ValueMoments:
-    """Variance and token covariance of attention's weighted average of unit-variance values.
+@dataclass(frozen=True)
+class Attention:
+    """Multi-head self-attention up to its concatenated heads, without the output projection.
 
     Args:
-        correlation: token correlation r of the attention's input.
-        seq_length: tokens a sequence; float("inf") gives the long-sequence limit, r and r.
+        hidden_size: d, features of the input.
+        attention_size: heads times head width; for a single head its width d_v.
+        query_variance, key_variance, value_variance: of one weight.
+        seq_length: tokens, L.
         causal: each token sees itself and those before it only.
-        attention_dropout: probability p of dropping an attention weight.
-        logit_scale: product of the variances of query and key, 1 under DeepScaleLM.
+        dropout: probability p of dropping an attention weight.
 
     Raises:
-        ValueError: a correlation outside [0, 1] or a dropout outside [0, 1).
+        ValueError: a dropout outside [0, 1), no token, or (from the maps) a correlation that L tokens cannot have.
     """
-    if not 0.0 <= correlation <= 1.0:
-        raise ValueError(f"token correlation must lie in [0, 1], not {correlation}")
-    if not 0.0 <= attention_dropout < 1.0:
-        raise ValueError(f"attention dropout must lie in [0, 1), not {attention_dropout}")
-    if np.isinf(seq_length):
-        return ValueMoments(correlation, correlation)
-    length = int(seq_length)
-    # Queries see keys whose shared part cancels in the softmax: logits vary by (1-r) only.
-    logit_variance = (1.0 - correlation) * logit_scale
-    keys = np.arange(1, length + 1) if causal else np.array([length])
-    squares = concentration(keys.astype(np.float64), logit_variance).mean()
-    if causal and length > 1:
-        later = np.arange(2, length + 1)
-        overlap = float(2.0 * ((later - 1.0) / later).sum() / (length * (length - 1.0)))
-    else:
-        overlap = 1.0 / length
-    return ValueMoments(
-        variance=float(correlation + squares * (1.0 / (1.0 - attention_dropout) - correlation)),
-        covariance=float(correlation + (1.0 - correlation) * overlap),
-    )
+
+    hidden_size: int
+    attention_size: int
+    query_variance: float
+    key_variance: float
+    value_variance: float
+    seq_length: int
+    causal: bool = False
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_dropout(self.dropout)
+        if self.seq_length < 1:
+            raise ValueError(f"a sequence has at least one token, not {self.seq_length}")
+
+    @property
+    def _mask(self) -> Mask:
+        return Causal(self.seq_length) if self.causal else Bidirectional(self.seq_length)
+
+    def _logit_scale(self, second_moment: float) -> float:
+        """kappa = d^2 s^2 wq^2 wk^2, the variance of a logit between independent tokens."""
+        return (self.hidden_size * second_moment) ** 2 * self.query_variance * self.key_variance
+
+    def _input(self, x: Moments) -> tuple[float, Value]:
+        """Second moment s of the input and token correlations of its second moments."""
+        x = self._mask.positions(x)
+        s = float(np.mean(x.variance)) + x.mean**2
+        r = (x.covariance + x.mean**2) / s
+        if np.ndim(r) == 0:
+            check_correlation(float(r), self.seq_length)
+        return s, r
+
+    def _weights(self, kappa: float, r: Value) -> _Weights:
+        mask = self._mask
+        keys = mask.keys
+        pairs_of_keys = np.maximum(keys * (keys - 1.0), 1.0)
+        key_correlation = mask.own_key_pairs(r) / pairs_of_keys
+        v = kappa * (1.0 - key_correlation)
+        if np.max(v) > LARGEST_LOGIT_VARIANCE:
+            warn_outside(
+                f"attention: logits of variance {np.max(v):.3g} across the keys; the formulas were checked up to "
+                f"{LARGEST_LOGIT_VARIANCE:g}"
+            )
+        if np.ndim(keys) == 0:
+            squares: Value = concentration(keys, float(v))
+            pair_squares, pair_v = squares, v
+        else:
+            squares = concentrations(np.asarray(keys), np.asarray(v))
+            # The query with more keys sets the overlap of a pair.
+            later = np.maximum.outer(np.arange(len(squares)), np.arange(len(squares)))
+            pair_squares, pair_v = squares[later], np.asarray(v)[later]
+        # Rows of logits are as correlated as their queries.
+        shared = overlap(mask.common_keys, keys_of(keys, 0), keys_of(keys, 1), pair_squares, pair_v, r)
+        return _Weights(v, squares, shared, key_correlation)
+
+    def forward(self, x: Moments) -> Moments:
+        """Averaged values: d wv^2 s times `averaged_variance`, and the covariance likewise with O in place of S."""
+        mask, p = self._mask, self.dropout
+        s, r = self._input(x)
+        w = self._weights(self._logit_scale(s), r)
+        pull = tilt(w.logit_variance, w.squares, self.hidden_size)
+        variance = averaged_variance(w.key_correlation, w.squares, w.logit_variance, self.hidden_size, p)
+        pairs = keys_of(mask.keys, 0) * keys_of(mask.keys, 1) - mask.common_keys
+        between = mask.key_pairs(r) / np.maximum(pairs, 1.0)
+        covariance = between * (1.0 - w.shared) + w.shared + (1.0 - between) * r * keys_of(pull, 0)
+        gain = self.hidden_size * self.value_variance * s
+        return Moments(gain * variance, gain * covariance)
+
+    def backward(self, x: Moments, g: Moments) -> Moments:
+        """Gradient at the input through V, K and Q."""
+        if self.attention_size < SMALLEST_HEAD:
+            warn_outside(f"attention: heads of {self.attention_size} features; the gradient was checked from 32 up")
+        mask = self._mask
+        g = mask.positions(g)
+        s, r = self._input(x)
+        kappa = self._logit_scale(s)
+        w = self._weights(kappa, r)
+        gain = self.attention_size * self.value_variance
+        values = self._through_values(mask, w, g)
+        keys = self._through_keys(mask, w, g, r)
+        queries = self._through_queries(w, g)
+        return Moments(
+            gain * (values.variance + kappa * (keys.variance + queries.variance)),
+            gain * (values.covariance + kappa * (keys.covariance + queries.covariance)),
+        )
+
+    def _through_values(self, mask: Mask, w: _Weights, g: Moments) -> Moments:
+        """sum_i a_ij m_ij u_i: squared weights carry the tokens' own gradients, overlaps the shared ones."""
+        keys, first, second = mask.keys, keys_of(mask.keys, 0), keys_of(mask.keys, 1)
+        own = mask.queries(g.variance * w.squares / keys) / (1.0 - self.dropout)
+        shared = mask.own_query_pairs(g.covariance * w.shared / mask.common_keys)
+        both = g.variance * (1.0 - w.squares) / np.maximum(keys * (keys - 1.0), 1.0)
+        different = g.covariance * (1.0 - w.shared) / np.maximum(first * second - mask.common_keys, 1.0)
+        return Moments(own + shared, mask.queries_of_both(both) + mask.query_pairs(different))
+
+    def _through_keys(self, mask: Mask, w: _Weights, g: Moments, r: Value) -> Moments:
+        """M^T sum_i a_ij x_i b_ij over kappa. It sums to zero over the keys of each query."""
+        keys, p = mask.keys, self.dropout
+        own = 1.0 - w.key_correlation
+        each = g.variance * w.squares * (own + p / (1.0 - p))
+        pair = g.covariance * r * (1.0 - np.minimum(r, 1.0)) * w.shared
+        variance = mask.queries(each / keys) + mask.own_query_pairs(pair / mask.common_keys)
+        rest = np.maximum(keys - 1.0, 1.0)
+        pair_rest = np.maximum(keys_of(keys, 0) * keys_of(keys, 1) - mask.common_keys, 1.0)
+        covariance = -mask.queries_of_both(each / keys / rest) - mask.query_pairs(pair / pair_rest)
+        return Moments(variance, covariance)
+
+    def _through_queries(self, w: _Weights, g: Moments) -> Moments:
+        """M sum_j a_ij x_j b_ij over kappa: the covariance of the keys times u_i, and its sampling noise."""
+        p, own = self.dropout, 1.0 - w.key_correlation
+        signal = own**2 * (1.0 - w.squares) ** 2 / self.hidden_size
+        noise = w.squares * own * (own + p / (1.0 - p))
+        pair_own = keys_of(own, 0)
+        return Moments(g.variance * (signal + noise), g.covariance * pair_own**2 * (1.0 / self.hidden_size + w.shared))
+
+
+def keys_of(each: Value, axis: int) -> Value:
+    """A value per query, laid out along rows (0) or columns (1) of an array of pairs."""
+    if np.ndim(each) == 0:
+        return each
+    return np.asarray(each)[:, None] if axis == 0 else np.asarray(each)[None, :]

@@ -6,8 +6,8 @@ mixes the stream's correlation with its branch's, r' = lambda^2 r + beta^2 r_bra
 
 from dataclasses import dataclass
 
-from dslm_patches.theory.activations import balanced_ffn_variance, ffn_correlation
-from dslm_patches.theory.attention import ValueMoments, averaged_values
+from dslm_patches.theory.averaging import ValueMoments, averaged_values
+from dslm_patches.theory.ffn import balanced_ffn_variance, ffn_correlation
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class UnitVarianceStack:
     """
 
     num_layers: int
-    seq_length: float
+    hidden_size: int
+    seq_length: int
     causal: bool
     activation: str
     gated: bool
@@ -55,18 +56,19 @@ def correlation_profile(stack: UnitVarianceStack) -> list[LayerCorrelation]:
     profile = []
     for _ in range(stack.num_layers):
         entering = r
-        own = averaged_values(r, stack.seq_length, causal=stack.causal, attention_dropout=stack.attention_dropout)
+        own = _averaged(stack, r, stack.causal)
         r = stack.lambda_sq * r + stack.beta_sq * keep * own.correlation
         other = None
         if stack.context_correlation is not None:
-            other = averaged_values(
-                stack.context_correlation,
-                stack.seq_length,
-                causal=False,
-                attention_dropout=stack.attention_dropout,
-            )
+            other = _averaged(stack, stack.context_correlation, False)
             r = stack.lambda_sq * r + stack.beta_sq * keep * other.correlation
         branch = ffn_correlation(stack.activation, stack.gated, ffn_variance, r)
         r = stack.lambda_sq * r + stack.beta_sq * keep * branch
         profile.append(LayerCorrelation(entering, r, own, other))
     return profile
+
+
+def _averaged(stack: UnitVarianceStack, correlation: float, causal: bool) -> ValueMoments:
+    return averaged_values(
+        correlation, stack.seq_length, stack.hidden_size, causal=causal, attention_dropout=stack.attention_dropout
+    )

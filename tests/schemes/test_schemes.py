@@ -57,7 +57,7 @@ def test_dslm_recipe() -> None:
     ],
 )
 def test_dslm_branches_have_unit_variance_by_the_theory(changes: dict[str, object]) -> None:
-    from dslm_patches.theory.activations import ffn_gain
+    from dslm_patches.theory.ffn import ffn_gain
 
     model = shape(**changes)
     scheme = build_scheme("dslm", model)
