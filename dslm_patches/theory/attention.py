@@ -13,6 +13,7 @@ The three parts are uncorrelated up to O(1/d). Every term is derived in docs/the
 value path alone, with sum_j a_ij^2 = 1/L.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,17 +21,23 @@ import numpy as np
 from dslm_patches.theory.averaging import averaged_variance, tilt
 from dslm_patches.theory.masks import Bidirectional, Causal, Mask
 from dslm_patches.theory.moments import Moments, Value, check_correlation, check_dropout, warn_outside
-from dslm_patches.theory.softmax import LARGEST_LOGIT_VARIANCE, concentration, concentrations, overlap
+from dslm_patches.theory.softmax import LARGEST_LOGIT_VARIANCE, weight_sums
 
 SMALLEST_HEAD = 16
 
 
 @dataclass(frozen=True)
 class _Weights:
-    """Moments of the softmax weights: v [queries], S [queries], O [pairs of queries], and mean key correlation r."""
+    """Moments of the softmax weights of each query and, for `shared`, of each pair of queries.
+
+    Attributes:
+        squares, spread: S and T of `weight_sums`.
+        shared: O = E[sum_j a_j b_j] over the keys that both see.
+    """
 
     logit_variance: Value
     squares: Value
+    spread: Value
     shared: Value
     key_correlation: Value
 
@@ -41,7 +48,8 @@ class Attention:
 
     Args:
         hidden_size: d, features of the input.
-        attention_size: heads times head width; for a single head its width d_v.
+        attention_size: heads times head width.
+        num_heads: heads; their width d_k decides how much logit variances scatter.
         query_variance, key_variance, value_variance: of one weight.
         seq_length: tokens, L.
         causal: each token sees itself and those before it only.
@@ -53,6 +61,7 @@ class Attention:
 
     hidden_size: int
     attention_size: int
+    num_heads: int
     query_variance: float
     key_variance: float
     value_variance: float
@@ -68,6 +77,11 @@ class Attention:
     @property
     def _mask(self) -> Mask:
         return Causal(self.seq_length) if self.causal else Bidirectional(self.seq_length)
+
+    @property
+    def _scatter(self) -> float:
+        """tr (M^T M)^2 / (tr M^T M)^2 = 1/d_k + 2/d of one head's M: relative scatter of products of x through M."""
+        return self.num_heads / self.attention_size + 2.0 / self.hidden_size
 
     def _logit_scale(self, second_moment: float) -> float:
         """kappa = d^2 s^2 wq^2 wk^2, the variance of a logit between independent tokens."""
@@ -93,17 +107,11 @@ class Attention:
                 f"attention: logits of variance {np.max(v):.3g} across the keys; the formulas were checked up to "
                 f"{LARGEST_LOGIT_VARIANCE:g}"
             )
-        if np.ndim(keys) == 0:
-            squares: Value = concentration(keys, float(v))
-            pair_squares, pair_v = squares, v
-        else:
-            squares = concentrations(np.asarray(keys), np.asarray(v))
-            # The query with more keys sets the overlap of a pair.
-            later = np.maximum.outer(np.arange(len(squares)), np.arange(len(squares)))
-            pair_squares, pair_v = squares[later], np.asarray(v)[later]
-        # Rows of logits are as correlated as their queries.
-        shared = overlap(mask.common_keys, keys_of(keys, 0), keys_of(keys, 1), pair_squares, pair_v, r)
-        return _Weights(v, squares, shared, key_correlation)
+        own = weight_sums(keys, v, math.sqrt(2.0 * self._scatter))
+        # Rows of logits are as correlated as their queries, and by chance a little more: what they share
+        # concentrates their weights on the same keys. The query with more keys sets the overlap of a pair.
+        shared_v = r * mask.more(v) + 0.5 * self._scatter * mask.more(v) ** 2
+        return _Weights(v, own.squares, own.spread, mask.overlaps(shared_v), key_correlation)
 
     def forward(self, x: Moments) -> Moments:
         """Averaged values: d wv^2 s times `averaged_variance`, and the covariance likewise with O in place of S."""
@@ -120,8 +128,9 @@ class Attention:
 
     def backward(self, x: Moments, g: Moments) -> Moments:
         """Gradient at the input through V, K and Q."""
-        if self.attention_size < SMALLEST_HEAD:
-            warn_outside(f"attention: heads of {self.attention_size} features; the gradient was checked from 32 up")
+        head_size = self.attention_size // self.num_heads
+        if head_size < SMALLEST_HEAD:
+            warn_outside(f"attention: heads of {head_size} features; the gradient was checked from {SMALLEST_HEAD} up")
         mask = self._mask
         g = mask.positions(g)
         s, r = self._input(x)
@@ -129,7 +138,7 @@ class Attention:
         w = self._weights(kappa, r)
         gain = self.attention_size * self.value_variance
         values = self._through_values(mask, w, g)
-        keys = self._through_keys(mask, w, g, r)
+        keys = self._through_keys(mask, w, g, r, kappa)
         queries = self._through_queries(w, g)
         return Moments(
             gain * (values.variance + kappa * (keys.variance + queries.variance)),
@@ -145,12 +154,15 @@ class Attention:
         different = g.covariance * (1.0 - w.shared) / np.maximum(first * second - mask.common_keys, 1.0)
         return Moments(own + shared, mask.queries_of_both(both) + mask.query_pairs(different))
 
-    def _through_keys(self, mask: Mask, w: _Weights, g: Moments, r: Value) -> Moments:
+    def _through_keys(self, mask: Mask, w: _Weights, g: Moments, r: Value, kappa: float) -> Moments:
         """M^T sum_i a_ij x_i b_ij over kappa. It sums to zero over the keys of each query."""
         keys, p = mask.keys, self.dropout
         own = 1.0 - w.key_correlation
-        each = g.variance * w.squares * (own + p / (1.0 - p))
-        pair = g.covariance * r * (1.0 - np.minimum(r, 1.0)) * w.shared
+        each = g.variance * w.spread * (own + p / (1.0 - p))
+        fewer = mask.fewer(own)
+        # Queries that look at one key are alike in what made them look: M x_j, brought back through M again.
+        alike = r + kappa * self._scatter * fewer**3
+        pair = g.covariance * alike * w.shared * fewer * (1.0 - 1.0 / mask.common_keys)
         variance = mask.queries(each / keys) + mask.own_query_pairs(pair / mask.common_keys)
         rest = np.maximum(keys - 1.0, 1.0)
         pair_rest = np.maximum(keys_of(keys, 0) * keys_of(keys, 1) - mask.common_keys, 1.0)
@@ -160,10 +172,10 @@ class Attention:
     def _through_queries(self, w: _Weights, g: Moments) -> Moments:
         """M sum_j a_ij x_j b_ij over kappa: the covariance of the keys times u_i, and its sampling noise."""
         p, own = self.dropout, 1.0 - w.key_correlation
-        signal = own**2 * (1.0 - w.squares) ** 2 / self.hidden_size
-        noise = w.squares * own * (own + p / (1.0 - p))
-        pair_own = keys_of(own, 0)
-        return Moments(g.variance * (signal + noise), g.covariance * pair_own**2 * (1.0 / self.hidden_size + w.shared))
+        mean = own * (1.0 - w.squares)
+        noise = w.spread * own * (own + p / (1.0 - p))
+        pair = keys_of(mean, 0) * keys_of(mean, 1) / self.hidden_size + w.shared * keys_of(own, 0) * keys_of(own, 1)
+        return Moments(g.variance * (mean**2 / self.hidden_size + noise), g.covariance * pair)
 
 
 def keys_of(each: Value, axis: int) -> Value:

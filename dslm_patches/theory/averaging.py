@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dslm_patches.theory.moments import Value, check_dropout
-from dslm_patches.theory.softmax import concentration
+from dslm_patches.theory.softmax import weight_sums
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ def averaged_values(
     check_dropout(attention_dropout)
     # Queries see keys whose shared part cancels in the softmax: logits vary by (1-r) only.
     v = (1.0 - correlation) * logit_scale
-    keys = np.arange(1.0, seq_length + 1.0) if causal else np.array([float(seq_length)])
-    squares = np.asarray(concentration(keys, v))
+    keys: Value = np.arange(1.0, seq_length + 1.0) if causal else float(seq_length)
+    squares = weight_sums(keys, v).squares
     if causal and seq_length > 1:
-        later = keys[1:]
+        later = np.arange(2.0, seq_length + 1.0)
         overlap = float(2.0 * ((later - 1.0) / later).sum() / (seq_length * (seq_length - 1.0)))
     else:
         overlap = 1.0 / seq_length

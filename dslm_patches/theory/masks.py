@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from dslm_patches.theory.moments import Array, Moments, Value
+from dslm_patches.theory.softmax import weight_sums
 
 
 class Mask(Protocol):
@@ -21,12 +22,22 @@ class Mask(Protocol):
         """Number of keys each query sees."""
 
     @property
-    def most_keys(self) -> Value:
-        """The larger number of keys, for each pair of queries."""
-
-    @property
     def common_keys(self) -> Value:
         """Number of keys that both queries of a pair see."""
+
+    def fewer(self, each: Value) -> Value:
+        """For each pair of queries: a value per query, taken at the one that sees fewer keys."""
+
+    def more(self, each: Value) -> Value:
+        """The same, taken at the one that sees more keys."""
+
+    def overlaps(self, shared_logit_variance: Value) -> Value:
+        """For each pair of queries: O = E[sum_j a_j b_j] when their logits share this variance across the keys.
+
+        What the rows do not share averages out, so O is the concentration of a softmax over the shared part alone:
+        exact for rows that share nothing or everything, and for many keys (derived). Of two queries' keys, a share
+        min/max is common.
+        """
 
     def positions(self, x: Moments) -> Moments:
         """Moments in the form this mask works on."""
@@ -60,7 +71,15 @@ class Bidirectional:
     def keys(self) -> Value:
         return float(self.length)
 
-    most_keys = common_keys = keys
+    common_keys = keys
+
+    def fewer(self, each: Value) -> Value:
+        return each
+
+    more = fewer
+
+    def overlaps(self, shared_logit_variance: Value) -> Value:
+        return weight_sums(float(self.length), shared_logit_variance).squares
 
     def positions(self, x: Moments) -> Moments:
         return Moments(x.mean_variance, x.mean_covariance, x.mean)
@@ -87,12 +106,20 @@ class Causal:
         return np.arange(1.0, self.length + 1.0)
 
     @property
-    def most_keys(self) -> Value:
-        return np.maximum.outer(self.keys, self.keys)
-
-    @property
     def common_keys(self) -> Value:
         return np.minimum.outer(self.keys, self.keys)
+
+    def fewer(self, each: Value) -> Value:
+        positions = np.arange(self.length)
+        return np.asarray(each)[np.minimum.outer(positions, positions)]
+
+    def more(self, each: Value) -> Value:
+        positions = np.arange(self.length)
+        return np.asarray(each)[np.maximum.outer(positions, positions)]
+
+    def overlaps(self, shared_logit_variance: Value) -> Value:
+        common = self.common_keys
+        return weight_sums(common, shared_logit_variance).squares * common / self.more(self.keys)
 
     def positions(self, x: Moments) -> Moments:
         return x.by_position(self.length)

@@ -1,0 +1,56 @@
+"""What the theory says of a model under a depth scheme: every layer's variance, correlation and gradient variance."""
+
+from dslm_patches.schemes.base import DepthScheme, LayerPrescription, ModelShape, WeightRole
+from dslm_patches.theory.moments import Moments
+from dslm_patches.theory.stack import LayerWeights, StackProfile, StackShape, stack_profile
+
+
+def predict(
+    shape: ModelShape, scheme: DepthScheme, *, top_gradient: Moments | None = None, norm_epsilon: float = 1e-5
+) -> StackProfile:
+    """The profile of a BERT or GPT at initialisation, from the embeddings up and from the last layer down.
+
+    Args:
+        top_gradient: moments of the gradient at the last layer's output; variance 1, uncorrelated, by default, so
+            that the profile's gradients are ratios to the last layer's.
+
+    Raises:
+        ValueError: a correlation, dropout or activation outside the theory's domain, or cross-attention, for which
+            the theory's stack has no component yet.
+    """
+    if shape.context_correlation is not None:
+        raise ValueError("the prediction covers encoders and decoders without cross-attention")
+    tables = shape.embedding_tables * scheme.std(WeightRole.WORD_EMBEDDING) ** 2
+    keep = 1.0 - shape.hidden_dropout
+    stack = StackShape(
+        hidden_size=shape.hidden_size,
+        ffn_hidden_size=shape.ffn_hidden_size,
+        attention_size=shape.attention_size,
+        num_heads=shape.attention_size // shape.head_size,
+        seq_length=shape.seq_length,
+        causal=shape.causal,
+        activation=shape.activation,
+        gated=shape.gated,
+        hidden_dropout=shape.hidden_dropout,
+        attention_dropout=shape.attention_dropout,
+        post_norm=scheme.norm_placement == "post",
+        norm_epsilon=norm_epsilon,
+    )
+    embeddings = Moments(tables / keep, tables * shape.input_correlation)
+    return stack_profile(stack, [_weights(layer) for layer in scheme.layers], embeddings, top_gradient)
+
+
+def _weights(layer: LayerPrescription) -> LayerWeights:
+    def variance(role: WeightRole) -> float:
+        return layer.std[role] ** 2
+
+    return LayerWeights(
+        query=variance(WeightRole.QUERY),
+        key=variance(WeightRole.KEY),
+        value=variance(WeightRole.VALUE),
+        output=variance(WeightRole.ATTENTION_OUTPUT),
+        ffn_up=variance(WeightRole.FFN_UP),
+        ffn_down=variance(WeightRole.FFN_DOWN),
+        skip_scale=layer.skip_scale,
+        branch_scale=layer.branch_scale,
+    )

@@ -1,0 +1,121 @@
+"""Whole stacks of transformer layers as chains of components: what a model does to its signal and its gradient."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dslm_patches.theory.attention import Attention
+from dslm_patches.theory.components import (
+    Activation,
+    Chain,
+    Component,
+    Dropout,
+    GatedActivation,
+    LayerNorm,
+    Linear,
+    Residual,
+)
+from dslm_patches.theory.moments import Moments
+
+
+@dataclass(frozen=True)
+class StackShape:
+    """What the layers of a stack have in common. Lengths in tokens, sizes in features.
+
+    Attributes:
+        attention_size: heads times head width.
+        post_norm: LayerNorm on the skip (h' = skip LN(h) + branch f(LN(h))) in place of on the branch's input.
+        norm_epsilon: added to the variance in every norm.
+    """
+
+    hidden_size: int
+    ffn_hidden_size: int
+    attention_size: int
+    num_heads: int
+    seq_length: int
+    causal: bool
+    activation: str
+    gated: bool
+    hidden_dropout: float
+    attention_dropout: float
+    post_norm: bool
+    norm_epsilon: float = 1e-5
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """Variance of one weight of each matrix of a layer, and the coefficients of its two residual adds."""
+
+    query: float
+    key: float
+    value: float
+    output: float
+    ffn_up: float
+    ffn_down: float
+    skip_scale: float = 1.0
+    branch_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class StackProfile:
+    """Moments at the embeddings' output (first) and at each layer's output, from the bottom.
+
+    Attributes:
+        forward: of the hidden states.
+        gradient: of the loss's gradient with respect to them.
+    """
+
+    forward: tuple[Moments, ...]
+    gradient: tuple[Moments, ...]
+
+
+def layer_components(shape: StackShape, weights: LayerWeights) -> Chain:
+    """One transformer layer: attention and FFN, each with its norm and residual add."""
+    d, f = shape.hidden_size, shape.ffn_hidden_size
+    attention = Attention(
+        d,
+        shape.attention_size,
+        shape.num_heads,
+        weights.query,
+        weights.key,
+        weights.value,
+        shape.seq_length,
+        shape.causal,
+        shape.attention_dropout,
+    )
+    dropout = Dropout(shape.hidden_dropout)
+    activation = (GatedActivation if shape.gated else Activation)(shape.activation)
+    branches: list[list[Component]] = [
+        [attention, Linear(shape.attention_size, d, weights.output), dropout],
+        [Linear(d, f, weights.ffn_up), activation, Linear(f, d, weights.ffn_down), dropout],
+    ]
+    norm = LayerNorm(epsilon=shape.norm_epsilon)
+    skip, branch = weights.skip_scale, weights.branch_scale
+    sublayers: list[Component] = []
+    for parts in branches:
+        if shape.post_norm:
+            sublayers += [norm, Residual(Chain(parts), skip, branch)]
+        else:
+            sublayers.append(Residual(Chain([norm, *parts]), skip, branch))
+    return Chain(sublayers)
+
+
+def stack_profile(
+    shape: StackShape, layers: Sequence[LayerWeights], embeddings: Moments, top_gradient: Moments | None = None
+) -> StackProfile:
+    """Moments of the hidden states and of their gradients at every layer of a stack.
+
+    Args:
+        embeddings: moments of the first layer's input.
+        top_gradient: moments of the gradient at the last layer's output; variance 1, uncorrelated, by default.
+
+    Raises:
+        ValueError: a correlation, dropout or activation outside its domain.
+    """
+    chains = [layer_components(shape, weights) for weights in layers]
+    forward = [embeddings]
+    for chain in chains:
+        forward.append(chain.forward(forward[-1]))
+    gradient = [top_gradient or Moments(1.0)]
+    for chain, x in zip(reversed(chains), reversed(forward[:-1]), strict=True):
+        gradient.append(chain.backward(x, gradient[-1]))
+    return StackProfile(tuple(forward), tuple(reversed(gradient)))
