@@ -12,11 +12,20 @@ HEAVY = ("torch", "megatron.core")
 # Package -> what it may import of this project, and whether torch and megatron-core are allowed to it.
 ARROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "dslm_patches.theory": ((), ()),
+    "dslm_patches.simulation": (("dslm_patches.theory",), ("torch",)),
     "dslm_patches.schemes": (("dslm_patches.theory",), ()),
     "dslm_patches.mcore": (("dslm_patches.schemes", "dslm_patches.theory"), HEAVY),
     "dslm_patches.tracing": ((), HEAVY),
     "dslm_patches.cpu": ((), HEAVY),
-    "megatron.dslm.arguments": (("dslm_patches.schemes", "megatron.dslm.data.tokenizer"), ()),
+    "megatron.dslm.arguments": (
+        (
+            "dslm_patches.schemes",
+            "dslm_patches.theory",
+            "megatron.dslm.data.tokenizer",
+            "megatron.dslm.one_line_parser",
+        ),
+        (),
+    ),
     "megatron.dslm": (("dslm_patches",), HEAVY),
 }
 

@@ -11,6 +11,16 @@ def _span(values: list[float]) -> str:
     return f"{first:.6g} / {middle:.6g} / {last:.6g}"
 
 
+def scheme_summary(scheme: DepthScheme) -> list[str]:
+    """Name and norm placement, residual add and head scale of a scheme, a line each."""
+    return [
+        f"depth scheme: {scheme.name}, {scheme.norm_placement}-LN",
+        f"residual: x' = {_span([layer.skip_scale for layer in scheme.layers])} x"
+        f" + {_span([layer.branch_scale for layer in scheme.layers])} f(x)",
+        f"head scale: {scheme.head_scale:.6g}",
+    ]
+
+
 def scheme_table(scheme: DepthScheme, roles: list[WeightRole]) -> str:
     """The scheme as lines of text: residual, head scale, and the std of each role the model has.
 
@@ -20,13 +30,7 @@ def scheme_table(scheme: DepthScheme, roles: list[WeightRole]) -> str:
         scheme: the prescription.
         roles: the roles to show, in order; a role outside the layers is looked up in `model_std`.
     """
-    lines = [
-        f"depth scheme: {scheme.name}, {scheme.norm_placement}-LN",
-        f"residual: x' = {_span([layer.skip_scale for layer in scheme.layers])} x"
-        f" + {_span([layer.branch_scale for layer in scheme.layers])} f(x)",
-        f"head scale: {scheme.head_scale:.6g}",
-        "weight std (first / middle / last layer where it changes with depth):",
-    ]
+    lines = [*scheme_summary(scheme), "weight std (first / middle / last layer where it changes with depth):"]
     for role in roles:
         in_layers = [layer.std[role] for layer in scheme.layers if role in layer.std]
         std = _span(in_layers) if role in LAYER_ROLES else f"{scheme.model_std[role]:.6g}"

@@ -24,6 +24,7 @@ from dslm_patches.theory.moments import Moments, Value, check_correlation, check
 from dslm_patches.theory.softmax import LARGEST_LOGIT_VARIANCE, weight_sums
 
 SMALLEST_HEAD = 16
+BEYOND_THEORY = 16.0
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,11 @@ class Attention:
         pairs_of_keys = np.maximum(keys * (keys - 1.0), 1.0)
         key_correlation = mask.own_key_pairs(r) / pairs_of_keys
         v = kappa * (1.0 - key_correlation)
+        if np.max(v) > BEYOND_THEORY:
+            raise ValueError(
+                f"attention: logits of variance {np.max(v):.3g} across the keys pick single keys, beyond the theory "
+                f"(at most {BEYOND_THEORY:g}): queries and keys need smaller weights"
+            )
         if np.max(v) > LARGEST_LOGIT_VARIANCE:
             warn_outside(
                 f"attention: logits of variance {np.max(v):.3g} across the keys; the formulas were checked up to "

@@ -88,6 +88,10 @@ class Moments:
             return self
         return Moments(np.full(length, self.variance), np.full((length, length), self.covariance), self.mean)
 
+    def averaged(self) -> Moments:
+        """The same moments as means over positions and pairs of positions."""
+        return Moments(self.mean_variance, self.mean_covariance, self.mean)
+
     def scaled(self, factor: float) -> Moments:
         """Moments of the signal times a number whose square is `factor`."""
         return Moments(self.variance * factor, self.covariance * factor, self.mean * factor**0.5)

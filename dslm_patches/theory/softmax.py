@@ -38,18 +38,20 @@ def _integrals(logit_variance: float, keys: tuple[float, ...]) -> tuple[Array, A
     std = math.sqrt(logit_variance)
     log_t = np.arange(-math.log(keys[-1]) - 12.0 - 4.0 * std, 6.0 + 8.0 * std, _LOG_STEP)
     nodes, weights = quadrature()
-    scaled = np.exp(log_t[:, None] + std * nodes[None, :])
-    decay = np.exp(-scaled)
+    log_scaled = log_t[:, None] + std * nodes[None, :]
+    scaled = np.exp(np.minimum(log_scaled, 700.0))
     # moment[k] = t^k E[e^{kz} e^{-t e^z}]
-    moment = {k: (scaled**k * decay) @ weights for k in (2, 3, 4)}
-    log_decay = np.log(np.maximum(decay @ weights, 1e-300))
+    moment = {k: np.exp(k * log_scaled - scaled) @ weights for k in (2, 3, 4)}
+    log_decay = np.log(np.maximum(np.exp(-scaled) @ weights, 1e-300))
     others = np.exp((n - 1.0) * log_decay)
     without_two = np.exp(np.maximum(n - 2.0, 0.0) * log_decay)
     squares = (n * others * moment[2]).sum(axis=1) * _LOG_STEP
     cubes = (n * others * moment[3]).sum(axis=1) * _LOG_STEP / 2.0
     fourth = n * others * moment[4] + n * (n - 1.0) * without_two * moment[2] ** 2
     spread = squares - 2.0 * cubes + fourth.sum(axis=1) * _LOG_STEP / 6.0
-    return squares, np.maximum(spread, 0.0)
+    # Logits of variance far above LARGEST_LOGIT_VARIANCE are beyond the quadrature: keep within what sums can be.
+    squares = np.clip(squares, 1.0 / np.array(keys), 1.0)
+    return squares, np.clip(spread, 0.0, squares * (1.0 - squares))
 
 
 @lru_cache(maxsize=1024)

@@ -1,5 +1,6 @@
 """Whole stacks of transformer layers as chains of components: what a model does to its signal and its gradient."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,7 +58,7 @@ class LayerWeights:
 
 @dataclass(frozen=True)
 class StackProfile:
-    """Moments at the embeddings' output (first) and at each layer's output, from the bottom.
+    """Moments at the embeddings' output (first) and at each layer's output, from the bottom, means over positions.
 
     Attributes:
         forward: of the hidden states.
@@ -112,10 +113,23 @@ def stack_profile(
         ValueError: a correlation, dropout or activation outside its domain.
     """
     chains = [layer_components(shape, weights) for weights in layers]
-    forward = [embeddings]
-    for chain in chains:
-        forward.append(chain.forward(forward[-1]))
-    gradient = [top_gradient or Moments(1.0)]
-    for chain, x in zip(reversed(chains), reversed(forward[:-1]), strict=True):
-        gradient.append(chain.backward(x, gradient[-1]))
+    # Under a causal mask the moments of one layer are [L, L]: the inputs of few layers are kept, the others made again.
+    segment = max(1, math.isqrt(len(chains)))
+    kept = {}
+    x, forward = embeddings, [embeddings.averaged()]
+    for index, chain in enumerate(chains):
+        if index % segment == 0:
+            kept[index] = x
+        x = chain.forward(x)
+        forward.append(x.averaged())
+    g = top_gradient or Moments(1.0)
+    gradient = [g.averaged()]
+    for start in sorted(kept, reverse=True):
+        part = chains[start : start + segment]
+        inputs = [kept[start]]
+        for chain in part[:-1]:
+            inputs.append(chain.forward(inputs[-1]))
+        for chain, x in zip(reversed(part), reversed(inputs), strict=True):
+            g = chain.backward(x, g)
+            gradient.append(g.averaged())
     return StackProfile(tuple(forward), tuple(reversed(gradient)))

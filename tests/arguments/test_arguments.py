@@ -150,7 +150,7 @@ def test_only_the_first_rank_speaks(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr("megatron.dslm.arguments.parse.SECONDS_FOR_THE_FIRST_RANK", 0.0)
+    monkeypatch.setattr("megatron.dslm.one_line_parser.SECONDS_FOR_THE_FIRST_RANK", 0.0)
     with pytest.raises(SystemExit) as exit_info:
         parse_args("bert", flags(data, lr="nan"))
     assert (exit_info.value.code, capsys.readouterr().err) == (2, "")

@@ -63,6 +63,13 @@ def add_depth_scheme(parser: Parser, model: str) -> None:
     add("--xavier-flag-sigma", action="store_true", help="the original project's: --depth-scheme xavier")
 
 
+def add_dropout(parser: Parser, model: str) -> None:
+    """Dropout, which the depth scheme reckons with."""
+    add = parser.add_argument_group("dropout").add_argument
+    add("--attention-dropout", type=float, default=0.1, help="of attention weights; default 0.1")
+    add("--hidden-dropout", type=float, default=0.1, help="of embeddings and of each branch's output; default 0.1")
+
+
 def add_parallelism(parser: Parser, model: str) -> None:
     """Layout over ranks."""
     group = parser.add_argument_group("parallelism", "ranks = tensor x pipeline x data")
@@ -81,7 +88,7 @@ def add_parallelism(parser: Parser, model: str) -> None:
 
 
 def add_training(parser: Parser, model: str) -> None:
-    """Batches, steps, regularisation, optimizer."""
+    """Batches, steps, optimizer."""
     group = parser.add_argument_group("training")
     add = group.add_argument
     add("--micro-batch-size", type=int, required=True, help="sequences a forward pass of one data-parallel rank")
@@ -96,8 +103,6 @@ def add_training(parser: Parser, model: str) -> None:
     add("--adam-eps", type=float, default=1e-8)
     add("--sgd-momentum", type=float, default=0.9)
     add("--clip-grad", type=float, default=1.0, help="clip the global gradient norm to this; 0 clips nothing")
-    add("--attention-dropout", type=float, default=0.1)
-    add("--hidden-dropout", type=float, default=0.1)
     add("--bf16", action="store_true", help="bfloat16 with fp32 master weights (GPU)")
     add(
         "--transformer-impl",
@@ -173,6 +178,7 @@ def add_logging(parser: Parser, model: str) -> None:
 GROUPS = (
     add_model,
     add_depth_scheme,
+    add_dropout,
     add_parallelism,
     add_training,
     add_learning_rate,

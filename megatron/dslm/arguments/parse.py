@@ -2,28 +2,12 @@
 
 import argparse
 import os
-import sys
-import time
 from collections.abc import Sequence
-from typing import NoReturn
 
 from megatron.dslm.arguments import flags
 from megatron.dslm.arguments.data_files import check_data_files
 from megatron.dslm.arguments.validate import validate
-
-SECONDS_FOR_THE_FIRST_RANK = 10.0
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, printed once however many ranks make the same mistake."""
-
-    def error(self, message: str) -> NoReturn:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"{self.prog}: error: {message}", file=sys.stderr)
-        else:
-            # torchrun stops all ranks when one leaves: let the first one speak before that.
-            time.sleep(SECONDS_FOR_THE_FIRST_RANK)
-        self.exit(2)
+from megatron.dslm.one_line_parser import OneLineParser
 
 
 def build_parser(model: str) -> OneLineParser:

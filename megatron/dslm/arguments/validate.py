@@ -18,6 +18,7 @@ _POSITIVE = {
     "max_position_embeddings",
     "rotary_base",
     "make_vocab_size_divisible_by",
+    "vocab_size",
     "tensor_model_parallel_size",
     "pipeline_model_parallel_size",
     "num_layers_per_virtual_pipeline_stage",
@@ -59,13 +60,22 @@ def validate(args: Namespace) -> None:
     Raises:
         ValueError: one line that names the flag and says what would be right.
     """
-    _check_ranges(args)
-    _resolve_architecture(args)
-    resolve_depth_scheme(args)
+    validate_model(args)
     resolve_layout(args)
     _resolve_schedule(args)
     _check_data_flags(args)
     _check_folders(args)
+
+
+def validate_model(args: Namespace) -> None:
+    """The part of `validate` that needs the model, depth-scheme and dropout flags alone, and args.model.
+
+    Raises:
+        ValueError: as `validate`.
+    """
+    _check_ranges(args)
+    _resolve_architecture(args)
+    resolve_depth_scheme(args)
 
 
 def _check_ranges(args: Namespace) -> None:

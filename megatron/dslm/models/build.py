@@ -12,6 +12,7 @@ from megatron.core.transformer.module import Float16Module, MegatronModule
 
 from dslm_patches.mcore import apply_scheme, model_shape
 from dslm_patches.schemes import DepthScheme, build_scheme
+from megatron.dslm.arguments.shape import padded_size
 from megatron.dslm.config import ddp_config, transformer_config
 
 
@@ -30,15 +31,8 @@ class ModelProvider(Protocol):
 
 
 def padded_vocab_size(args: Namespace) -> int:
-    """The vocabulary rounded up to a multiple of --make-vocab-size-divisible-by.
-
-    Unlike Megatron-LM's, the multiple does not grow with tensor parallelism unless it has to, so that the
-    logits, and with them the loss, are the same in every layout.
-    """
-    multiple = args.make_vocab_size_divisible_by
-    while multiple % args.tensor_model_parallel_size:
-        multiple += args.make_vocab_size_divisible_by
-    return -(-args.tokenizer.vocab_size // multiple) * multiple
+    """The rows of the embedding table and of the logits."""
+    return padded_size(args.tokenizer.vocab_size, args.make_vocab_size_divisible_by, args.tensor_model_parallel_size)
 
 
 def build_chunks(args: Namespace, provider: ModelProvider, *, initialize: bool = True) -> tuple[list[Any], DepthScheme]:

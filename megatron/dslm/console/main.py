@@ -1,0 +1,30 @@
+"""Entry point of the `dslm` command. `dslm --help` imports neither torch nor numpy nor matplotlib."""
+
+import sys
+from collections.abc import Sequence
+
+from megatron.dslm.console import approximations, predict, simulate
+from megatron.dslm.console.parser import CommandParser
+
+SUBCOMMANDS = (predict, simulate, approximations)
+"""Each has `add_parser(subparsers)`, which registers a parser whose default `run` maps arguments to an exit code."""
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a subcommand and gives its exit code.
+
+    A user's mistake (ValueError, OSError) exits with code 2 and one line on standard error.
+    """
+    parser = CommandParser(prog="dslm", description="Signal propagation in transformers, predicted and simulated.")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for subcommand in SUBCOMMANDS:
+        subcommand.add_parser(subparsers)
+    args = parser.parse_args(argv)
+    try:
+        return args.run(args)
+    except (ValueError, OSError) as error:
+        subparsers.choices[args.command].error(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        print(f"dslm {args.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED
