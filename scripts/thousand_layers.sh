@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains a 1000-layer GPT, 32 wide, on real text, once with DeepScaleLM and once with Post-LN and Megatron's own
-# initialisation: the same data, steps and learning rates. Two runs at a time, one core each; about 45 minutes on two idle cores.
+# initialisation: the same data, steps and learning rates. Two runs at a time, one core each; an hour on two cores.
 # Runs that are complete are skipped. Ends with docs/figures/thousand_layers.png and docs/thousand_layers.json.
 #   bash scripts/thousand_layers.sh [LAYERS [ITERATIONS]]
 set -euo pipefail
