@@ -1,6 +1,7 @@
 """What the theory says of a model under a depth scheme: every layer's variance, correlation and gradient variance."""
 
 from dslm_patches.schemes.base import DepthScheme, LayerPrescription, ModelShape, WeightRole
+from dslm_patches.theory.embeddings import pair_scatter
 from dslm_patches.theory.moments import Moments
 from dslm_patches.theory.stack import LayerWeights, StackProfile, StackShape, stack_profile
 
@@ -36,7 +37,8 @@ def predict(
         post_norm=scheme.norm_placement == "post",
         norm_epsilon=norm_epsilon,
     )
-    embeddings = Moments(tables / keep, tables * shape.input_correlation)
+    scatter = tables**2 * pair_scatter(shape.input_correlation, shape.embedding_tables)
+    embeddings = Moments(tables / keep, tables * shape.input_correlation, pair_scatter=scatter)
     return stack_profile(stack, [_weights(layer) for layer in scheme.layers], embeddings, top_gradient)
 
 

@@ -8,6 +8,7 @@ known exactly: their scatter is taken out as a control.
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ from dslm_patches.simulation.table import Table
 from dslm_patches.theory.attention import Attention
 from dslm_patches.theory.moments import Moments
 
-_WORK = 4e9
+_WORK = 3e9
 """Multiplications of one projection over all sequences of a (d, d_v, L): decides their number."""
 
 
@@ -48,10 +49,11 @@ def simulate_attention(grid: AttentionGrid, settings: Settings) -> list[Comparis
     table = Table()
     for size, head_size, length in itertools.product(grid.sizes, grid.head_sizes, grid.lengths):
         draws = Draws(settings, f"attention {size} {head_size} {length}")
-        least = settings.count(24, least=4)
-        count = max(least, settings.count(min(96.0, _WORK / (length * size * head_size))))
+        least = settings.count(16, least=4)
+        count = max(least, settings.count(min(64.0, _WORK / (length * size * head_size))))
         points = list(itertools.product(grid.correlations, grid.query_stds, grid.dropouts))
-        samples = np.array([_sample(_draw(draws, size, head_size, length), points) for _ in range(count)])
+        axes = (grid.correlations, grid.query_stds, grid.dropouts)
+        samples = np.array([_sample(_draw(draws, size, head_size, length), *axes) for _ in range(count)])
         for index, point in enumerate(points):
             _add(table, grid, (size, head_size, length), point, samples[:, index])
             settings.progress(len(grid.value_stds) * len(grid.gradient_stds) * len(grid.gradient_correlations))
@@ -73,45 +75,56 @@ def _draw(draws: Draws, size: int, head_size: int, length: int) -> _Sequence:
     )
 
 
-def _sample(sequence: _Sequence, points: list[tuple[float, float, float]]) -> Array:
-    """Statistics of one sequence at each (r, query std, dropout): see `_statistics`."""
+def _sample(
+    sequence: _Sequence, correlations: Sequence[float], query_stds: Sequence[float], dropouts: Sequence[float]
+) -> Array:
+    """Statistics of one sequence at each (r, query std, dropout), the last fastest: see `_statistics`."""
     rows = []
-    for r, query_std, dropout in points:
-        query, key = sequence.mixed(sequence.query, r), sequence.mixed(sequence.key, r)
-        value = sequence.mixed(sequence.value, r)
+    masks = [(sequence.mask >= p).to(sequence.mask.dtype).div_(1.0 - p) for p in dropouts]
+    for r in correlations:
+        query, key, value = (sequence.mixed(part, r) for part in (sequence.query, sequence.key, sequence.value))
         logits = query @ key.T / math.sqrt(query.shape[-1])
-        weights = torch.softmax(query_std**2 * logits, dim=-1)
-        mask = (sequence.mask >= dropout).to(weights.dtype).div_(1.0 - dropout)
-        rows.append(_statistics(sequence, query, key, value, weights, mask, query_std**2))
+        at_weights = [gradient @ value.T for gradient in (sequence.shared_gradient, sequence.own_gradient)]
+        for query_std in query_stds:
+            weights = torch.softmax(query_std**2 * logits, dim=-1)
+            squares = weights.square().sum(-1).mean(dtype=torch.float64).item()
+            columns = weights.sum(0).square().mean(dtype=torch.float64).item()
+            sums = [squares, (columns - squares) / (len(weights) - 1.0)]
+            for mask in masks:
+                scaled = (query * query_std**2, key * query_std**2, value)
+                rows.append(_statistics(sequence, scaled, weights, sums, mask, at_weights))
     return np.array(rows)
 
 
 def _statistics(
-    sequence: _Sequence, query: Tensor, key: Tensor, value: Tensor, weights: Tensor, mask: Tensor, scale: float
-) -> tuple[float, ...]:
+    sequence: _Sequence,
+    projections: tuple[Tensor, Tensor, Tensor],
+    weights: Tensor,
+    sums: list[float],
+    mask: Tensor,
+    at_weights: list[Tensor],
+) -> list[float]:
     """Output: mean, own, pair; values: own, pair; weights: S, O; gradients: own, pair, control.
 
     Gradients are those of the shared and of the own part, for unit gradients and unit value weights; the control is
     the mean square of the part brought back by Wv.
     """
+    query, key, value = projections
     length, head_size = value.shape
     dropped = weights * mask
     output = dropped @ value
-    squares = weights.square().sum(-1).mean(dtype=torch.float64).item()
-    overlap = (weights.sum(0).square().mean(dtype=torch.float64).item() - squares) / (length - 1.0)
     # The value weights with the other sign are as likely: together they have mean 0 and the same products.
-    row = [0.0, *own_and_pair(output, output), *own_and_pair(value, value)]
-    row += [squares, overlap]
-    for gradient in (sequence.shared_gradient, sequence.own_gradient):
-        # d loss / d weights, then through dropout and the softmax.
-        at_weights = (gradient @ value.T) * mask
-        at_logits = weights * (at_weights - (weights * at_weights).sum(-1, keepdim=True))
-        at_logits *= scale / math.sqrt(head_size)
+    row = [0.0, *own_and_pair(output, output), *own_and_pair(value, value), *sums]
+    for gradient, at_weight in zip((sequence.shared_gradient, sequence.own_gradient), at_weights, strict=True):
+        # d loss / d weights goes back through dropout, then through the softmax.
+        at_logits = dropped * at_weight
+        at_logits -= weights * at_logits.sum(-1, keepdim=True)
+        at_logits /= math.sqrt(head_size)
         at_values = dropped.T @ gradient.expand(length, -1)
         at_input = torch.cat([at_logits @ key, at_logits.T @ query, at_values], dim=-1) @ sequence.weights
         back = gradient @ sequence.weights[2 * head_size :]
         row += [*own_and_pair(at_input, at_input), back.square().mean().item()]
-    return tuple(row)
+    return row
 
 
 def _add(

@@ -47,7 +47,8 @@ class Linear:
 
     def forward(self, x: Moments) -> Moments:
         gain, shared = self.d_in * self.weight_variance, x.mean**2
-        return Moments(gain * (x.variance + shared), gain * (x.covariance + shared))
+        scatter = gain**2 * x.pair_scatter
+        return Moments(gain * (x.variance + shared), gain * (x.covariance + shared), pair_scatter=scatter)
 
     def backward(self, x: Moments, g: Moments) -> Moments:
         return g.scaled(self.d_out * self.weight_variance)
@@ -64,7 +65,7 @@ class Dropout:
 
     def forward(self, x: Moments) -> Moments:
         p = self.probability
-        return Moments((x.variance + p * x.mean**2) / (1.0 - p), x.covariance, x.mean)
+        return Moments((x.variance + p * x.mean**2) / (1.0 - p), x.covariance, x.mean, x.pair_scatter)
 
     def backward(self, x: Moments, g: Moments) -> Moments:
         return Moments(g.variance / (1.0 - self.probability), g.covariance)
@@ -74,7 +75,8 @@ class Dropout:
 class Activation:
     """An elementwise activation of Gaussian inputs. Exact (closed form or quadrature).
 
-    All positions must have one variance, as they do behind a norm and a linear.
+    All positions must have one variance, as they do behind a norm and a linear. Pairs that are more alike than others
+    stay so by the slope of the covariance's map, E[phi' phi'] (Price's theorem).
     """
 
     name: str
@@ -86,6 +88,7 @@ class Activation:
             x.variance * 0.0 + second_moment(self.name, s, x.mean) - mean**2,
             product_moment(self.name, s, x.correlations, x.mean) - mean**2,
             mean,
+            x.pair_scatter * float(slope_product_moment(self.name, s, x.correlation, x.mean)) ** 2,
         )
 
     def backward(self, x: Moments, g: Moments) -> Moments:
@@ -107,9 +110,12 @@ class GatedActivation:
     name: str
 
     def forward(self, x: Moments) -> Moments:
-        s = _one_variance(x)
+        s, r = _one_variance(x), x.correlation
+        slope = product_moment(self.name, s, r) + x.mean_covariance * slope_product_moment(self.name, s, r)
         return Moments(
-            x.variance * second_moment(self.name, s), x.covariance * product_moment(self.name, s, x.correlations)
+            x.variance * second_moment(self.name, s),
+            x.covariance * product_moment(self.name, s, x.correlations),
+            pair_scatter=x.pair_scatter * float(slope) ** 2,
         )
 
     def backward(self, x: Moments, g: Moments) -> Moments:
@@ -137,13 +143,14 @@ class LayerNorm:
         mean_square = 0.0 if self.centred else x.mean**2
         scale = x.variance + mean_square + self.epsilon
         variance = (x.variance + mean_square) / scale
+        scatter = x.pair_scatter / float(np.mean(scale)) ** 2
         if self.hidden_size is None or np.ndim(x.covariance):
             pair = scale if np.ndim(scale) == 0 else np.sqrt(np.multiply.outer(scale, scale))
-            return Moments(variance, (x.covariance + mean_square) / pair)
+            return Moments(variance, (x.covariance + mean_square) / pair, pair_scatter=scatter)
         n = self.hidden_size - int(self.centred)
         r = x.correlation
         shrink = _gamma_ratio(n + 1, n) ** 2 * 2.0 / n * hypergeometric(0.5, 0.5, n / 2 + 1, r**2)
-        return Moments(variance, variance * r * shrink)
+        return Moments(variance, variance * r * shrink, pair_scatter=scatter)
 
     def backward(self, x: Moments, g: Moments) -> Moments:
         scale = x.variance + self.epsilon + (0.0 if self.centred else x.mean**2)
@@ -205,6 +212,8 @@ def _weighted_sum(a: Moments, scale_a: float, b: Moments, scale_b: float) -> Mom
         aa * a.variance + bb * b.variance,
         aa * a.covariance + bb * b.covariance,
         scale_a * a.mean + scale_b * b.mean,
+        # The same pairs are alike in both.
+        (aa * math.sqrt(a.pair_scatter) + bb * math.sqrt(b.pair_scatter)) ** 2,
     )
 
 

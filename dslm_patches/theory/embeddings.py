@@ -39,3 +39,15 @@ def input_correlation(
     same_word = zipf_match_probability(vocab_size) if match_probability is None else match_probability
     tables = 1 + int(learned_positions) + int(segments)
     return (same_word + (SEGMENT_MATCH if segments else 0.0)) / tables
+
+
+def pair_scatter(input_correlation: float, embedding_tables: int) -> float:
+    """Variance over pairs of tokens of their correlation, before dropout (derived).
+
+    A pair has correlation 1/n_e for each table whose vector it shares: the word with a probability that follows from
+    the mean correlation r0, and, with three tables, the segment, whose share u^2 + (1-u)^2 of one sequence leaves
+    E[m (1-m)] = 1/5 of scatter within sequences.
+    """
+    segments = embedding_tables == 3
+    same_word = min(1.0, max(0.0, input_correlation * embedding_tables - (SEGMENT_MATCH if segments else 0.0)))
+    return (same_word * (1.0 - same_word) + (0.2 if segments else 0.0)) / embedding_tables**2

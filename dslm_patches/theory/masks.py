@@ -82,7 +82,7 @@ class Bidirectional:
         return weight_sums(float(self.length), shared_logit_variance).squares
 
     def positions(self, x: Moments) -> Moments:
-        return Moments(x.mean_variance, x.mean_covariance, x.mean)
+        return x.averaged()
 
     def key_pairs(self, pairs: Value) -> Value:
         return self.length * (self.length - 1.0) * pairs

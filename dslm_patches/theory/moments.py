@@ -32,11 +32,14 @@ class Moments:
         variance: of one feature of one token, its mean subtracted; positive, or zero for a gradient that vanished.
         covariance: of the same feature of two different tokens of one sequence.
         mean: of every feature.
+        pair_scatter: variance of the token covariance over the pairs of tokens, where some are more alike than others
+            (of one segment, the same word) and the arrays do not say which.
     """
 
     variance: Value
     covariance: Value = 0.0
     mean: float = 0.0
+    pair_scatter: float = 0.0
 
     def __post_init__(self) -> None:
         if not np.all(np.isfinite(self.variance)) or np.any(np.asarray(self.variance) < 0.0):
@@ -86,15 +89,18 @@ class Moments:
         """The same moments with arrays over `length` positions."""
         if np.ndim(self.covariance) == 2:
             return self
-        return Moments(np.full(length, self.variance), np.full((length, length), self.covariance), self.mean)
+        variance, covariance = np.full(length, self.variance), np.full((length, length), self.covariance)
+        return Moments(variance, covariance, self.mean, self.pair_scatter)
 
     def averaged(self) -> Moments:
         """The same moments as means over positions and pairs of positions."""
-        return Moments(self.mean_variance, self.mean_covariance, self.mean)
+        return Moments(self.mean_variance, self.mean_covariance, self.mean, self.pair_scatter)
 
     def scaled(self, factor: float) -> Moments:
         """Moments of the signal times a number whose square is `factor`."""
-        return Moments(self.variance * factor, self.covariance * factor, self.mean * factor**0.5)
+        return Moments(
+            self.variance * factor, self.covariance * factor, self.mean * factor**0.5, self.pair_scatter * factor**2
+        )
 
 
 def check_correlation(correlation: float, seq_length: int) -> None:
