@@ -51,6 +51,8 @@ class _Weights:
 class Attention:
     """Multi-head self-attention up to its concatenated heads, without the output projection.
 
+    Grouped-query attention has the same moments: heads that share keys and values get independent gradients.
+
     Args:
         hidden_size: d, features of the input.
         attention_size: heads times head width.
