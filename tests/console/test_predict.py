@@ -10,7 +10,7 @@ import pytest
 from dslm_patches.schemes import ModelShape, SchemeOptions, build_scheme
 from dslm_patches.schemes.prediction import predict
 from dslm_patches.theory.embeddings import SEGMENT_MATCH
-from dslm_patches.theory.moments import Moments
+from dslm_patches.theory.moments import Moments, OutsideTheoryWarning
 from megatron.dslm.console import predict as command
 from megatron.dslm.console.main import main
 
@@ -58,18 +58,25 @@ def test_the_table_is_the_theorys_prediction(capsys: pytest.CaptureFixture[str])
     shape = bert_shape(activation="relu", hidden_dropout=0.2)
     top = Moments.correlated(1.0, 0.3)
     scheme = build_scheme("dslm", shape, options)
-    profile = predict(shape, scheme, top_gradient=top, norm_epsilon=1e-3)
+    with pytest.warns(OutsideTheoryWarning, match="Post-LN"):
+        profile = predict(shape, scheme, top_gradient=top, norm_epsilon=1e-3)
     extra = "--dslm --dslm-k 1.5 --norm-placement post --activation relu --hidden-dropout 0.2 --norm-epsilon 1e-3"
     words = f"{BERT} {extra} --dslm-input-correlation 0.25 --top-gradient-correlation 0.3"
     assert main(words.split()) == 0
     output = capsys.readouterr()
-    assert output.err == ""
+    assert output.err.count("\n") == 1
+    assert "Post-LN models were measured 5 to 16 % above" in output.err
     assert "dslm, post-LN" in output.out
     printed = rows(output.out)
     assert [row[0] for row in printed] == list(range(7))
     for row, forward, gradient in zip(printed, profile.forward, profile.gradient, strict=True):
         wanted = [forward.mean_variance, forward.correlation, gradient.mean_variance]
         assert row[1:] == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+
+
+def test_what_the_theory_covers_is_predicted_without_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(f"{BERT} --dslm".split()) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_top_gradient_and_dropout_reach_the_prediction(tmp_path: Path) -> None:
