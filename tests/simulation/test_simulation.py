@@ -123,6 +123,21 @@ def test_parts_give_the_moments_of_the_signal_they_make_up() -> None:
     assert moments.covariance_of(weights).value[0] == pytest.approx(pair - y.mean().item() ** 2)
 
 
+def test_means_that_a_sign_flip_cancels_are_zero_in_plain_draws_too() -> None:
+    """The grids take these means as zero by symmetry; here the weights' signs are left as drawn."""
+    draws = Draws(Settings(seed=3), "plain means")
+    linear, attention = [], []
+    for _ in range(300):
+        x = 2.0 + draws.normal(20, 64)
+        query, key, value = (x @ draws.normal(32, 64).T / 8.0 for _ in range(3))
+        linear.append(value.mean().item())
+        attention.append((torch.softmax(query @ key.T / 32**0.5, dim=-1) @ value).mean().item())
+    for means in (np.array(linear), np.array(attention)):
+        error = means.std(ddof=1) / np.sqrt(len(means))
+        assert abs(means.mean()) < 4.0 * error
+        assert error < 0.1
+
+
 def test_tokens_and_strata_have_the_moments_they_should() -> None:
     a, b = Draws(Settings(dtype=torch.float64), "strata").stratified_normals(40)
     for values in (a, b):
