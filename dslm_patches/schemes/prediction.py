@@ -49,6 +49,21 @@ def predict(
     return stack_profile(stack, [_weights(layer) for layer in scheme.layers], embeddings, top_gradient)
 
 
+def prediction_band(shape: ModelShape, scheme: DepthScheme) -> dict[str, float]:
+    """How far one model may lie from its prediction: half-widths, relative for variances, absolute for correlations.
+
+    The error of the prediction of the mean over draws, as measured in docs/theory.md, and the scatter of one draw,
+    which falls as 1/sqrt(width) from 10 % of the variance at 256 (docs/results.md).
+    """
+    draw = 0.1 * (256.0 / shape.hidden_size) ** 0.5
+    hard = shape.gated or scheme.norm_placement == "post"
+    return {
+        "variance_band": 0.05 + draw,
+        "gradient_band": (0.16 if hard else 0.1) + draw,
+        "correlation_band": 0.04,
+    }
+
+
 def _weights(layer: LayerPrescription) -> LayerWeights:
     def variance(role: WeightRole) -> float:
         return layer.std[role] ** 2

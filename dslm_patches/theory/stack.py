@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from dslm_patches.theory.attention import Attention
 from dslm_patches.theory.components import (
     Activation,
@@ -67,6 +69,16 @@ class StackProfile:
 
     forward: tuple[Moments, ...]
     gradient: tuple[Moments, ...]
+
+    def layer_arrays(self) -> dict[str, np.ndarray]:
+        """What the tracer measures at each layer's output, arrays [layers]; gradient variances over the last one's."""
+        forward, gradient = self.forward[1:], self.gradient[1:]
+        return {
+            "variance": np.array([x.mean_variance for x in forward]),
+            "correlation": np.array([x.correlation for x in forward]),
+            "gradient_variance": np.array([g.mean_variance for g in gradient]) / gradient[-1].mean_variance,
+            "gradient_correlation": np.array([g.correlation for g in gradient]),
+        }
 
 
 def layer_components(shape: StackShape, weights: LayerWeights) -> Chain:

@@ -5,9 +5,8 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from megatron.core.transformer.transformer_layer import TransformerLayer
 
-from dslm_patches.tracing import ForwardVariance
+from dslm_patches.tracing import Tracer
 from megatron.dslm.arguments import parse_args
 from megatron.dslm.data.batches import batch_iterator
 from megatron.dslm.data.datasets import build_datasets
@@ -23,10 +22,15 @@ def make_trainer(argv: list[str], model: str) -> tuple[Namespace, Trainer, list[
     initialize_model_parallel(args)
     module = import_module(f"megatron.dslm.models.{model}")
     train_set = build_datasets(args, module.dataset(args))[0]
-    chunks = wrap_chunks(args, build_chunks(args, module.provide_model)[0])
+    trainer = trainer_of(args, module, build_chunks(args, module.provide_model)[0])
+    return args, trainer, [batch_iterator(args, train_set, 0) for _ in trainer.chunks]
+
+
+def trainer_of(args: Namespace, module: Any, chunks: list[Any]) -> Trainer:
+    """A trainer of unwrapped chunks."""
+    chunks = wrap_chunks(args, chunks)
     optimizer = build_optimizer(args, chunks)
-    trainer = Trainer(args, chunks, module.forward_step, optimizer, build_scheduler(args, optimizer))
-    return args, trainer, [batch_iterator(args, train_set, 0) for _ in chunks]
+    return Trainer(args, chunks, module.forward_step, optimizer, build_scheduler(args, optimizer))
 
 
 def train(argv: list[str], model: str, steps: int) -> list[tuple[dict[str, float], float]]:
@@ -37,25 +41,12 @@ def train(argv: list[str], model: str, steps: int) -> list[tuple[dict[str, float
 
 def forward_variances(argv: list[str], model: str, backward: bool = True) -> list[float]:
     """Each layer's forward variance over the first global batch, dropout on; in a whole training step or without."""
-    args, trainer, iterators = make_trainer(argv, model)
-    tracer = ForwardVariance(trainer.chunks, args.num_layers)
+    _, trainer, iterators = make_trainer(argv, model)
+    tracer = Tracer(trainer.chunks)
     tracer.start()
     if backward:
         trainer.step(iterators)
     else:
         with torch.no_grad():
             trainer._run(iterators, forward_only=True)
-    return tracer.collect()
-
-
-def forward_variances_by_hand(argv: list[str], model: str) -> list[float]:
-    """The same on one rank, from all activations of the batch kept in float64."""
-    _, trainer, iterators = make_trainer(argv, model)
-    kept: dict[int, list[torch.Tensor]] = {}
-    for module in trainer.chunks[0].modules():
-        if isinstance(module, TransformerLayer):
-            module.register_forward_hook(
-                lambda layer, _, output: kept.setdefault(layer.layer_number, []).append(output[0].detach().double())
-            )
-    trainer.step(iterators)
-    return [torch.cat([x.flatten() for x in kept[n]]).var(correction=0).item() for n in sorted(kept)]
+    return tracer.collect().sites["layer"].activation.variance.tolist()

@@ -3,6 +3,7 @@
 import argparse
 
 from dslm_patches.schemes import scheme_names
+from dslm_patches.tracing.names import SITES
 
 Parser = argparse.ArgumentParser
 
@@ -167,11 +168,40 @@ def add_logging(parser: Parser, model: str) -> None:
     add("--tensorboard-dir", help="where TensorBoard events go")
     add("--eval-interval", type=int, default=100, help="iterations between evaluations")
     add("--eval-iters", type=int, default=10, help="global batches an evaluation; 0 evaluates nothing")
+
+
+def add_tracing(parser: Parser, model: str) -> None:
+    """What is measured of every layer."""
+    group = parser.add_argument_group(
+        "tracing", "every layer's signal, measured over the whole batch in any layout, to TensorBoard and trace.jsonl"
+    )
+    add = group.add_argument
     add(
         "--trace-interval",
         type=int,
-        default=10,
-        help="iterations between traces of every layer's forward variance to --tensorboard-dir; 0 traces nothing",
+        help="iterations between traced ones, the first among them; 0 traces nothing; default 10 where there is a "
+        "folder for traces",
+    )
+    sites = "; ".join(f"{name}: {told}" for name, told in SITES.items())
+    add("--trace-sites", nargs="+", choices=SITES, default=["layer"], help=f"what to trace; default layer. {sites}")
+    add("--trace-dir", help="folder of trace.jsonl; default --tensorboard-dir")
+    add("--trace-theory", action="store_true", help="draw the theory's prediction for the initial weights beside it")
+    add(
+        "--trace-halt-on",
+        choices=("non-finite",),
+        help="stop all ranks when a traced tensor is not finite, and say which",
+    )
+    add(
+        "--trace-growth-limit",
+        type=float,
+        default=1.02,
+        help="warn when forward or gradient variance grows by more than this factor a layer; default 1.02",
+    )
+    add(
+        "--trace-correlation-limit",
+        type=float,
+        default=0.98,
+        help="warn when the tokens of a layer are more correlated than this; default 0.98",
     )
 
 
@@ -185,4 +215,5 @@ GROUPS = (
     add_data,
     add_checkpoints,
     add_logging,
+    add_tracing,
 )

@@ -38,6 +38,8 @@ _POSITIVE = {
     "init_method_std",
     "distributed_timeout_minutes",
     "rotary_percent",
+    "trace_growth_limit",
+    "trace_correlation_limit",
 }
 _NOT_NEGATIVE = {
     "eval_iters",
@@ -64,6 +66,7 @@ def validate(args: Namespace) -> None:
     resolve_layout(args)
     _resolve_schedule(args)
     _check_data_flags(args)
+    _resolve_tracing(args)
     _check_folders(args)
 
 
@@ -176,13 +179,27 @@ def _check_split(split: str) -> None:
         raise ValueError(f"--split {split!r} must be three shares, train first and positive, as in 969,30,1")
 
 
+def _resolve_tracing(args: Namespace) -> None:
+    args.trace_dir = args.trace_dir or args.tensorboard_dir
+    if args.trace_interval is None:
+        args.trace_interval = 10 if args.trace_dir else 0
+    if args.trace_interval and not args.trace_dir:
+        raise ValueError(f"--trace-interval {args.trace_interval} needs --trace-dir or --tensorboard-dir to write to")
+    if not args.trace_interval:
+        for name in ("trace_theory", "trace_halt_on"):
+            if getattr(args, name):
+                raise ValueError(
+                    f"{spelled(name)} needs --trace-interval above 0, and --trace-dir or --tensorboard-dir"
+                )
+
+
 def _check_folders(args: Namespace) -> None:
     if (args.save_interval or args.exit_interval) and args.save is None:
         given = "--save-interval" if args.save_interval else "--exit-interval"
         raise ValueError(f"{given} needs --save")
     if args.load is not None and os.path.exists(args.load) and not os.path.isdir(args.load):
         raise ValueError(f"--load {args.load} is not a folder")
-    for name in ("save", "tensorboard_dir", "data_cache_path"):
+    for name in ("save", "tensorboard_dir", "trace_dir", "data_cache_path"):
         path = getattr(args, name)
         if path is None:
             continue

@@ -15,22 +15,26 @@ class Progress:
     Args:
         args: the run's arguments.
         iteration: where training starts, above 0 after a resume.
+
+    Attributes:
+        speaks: whether this rank prints and writes.
+        writer: TensorBoard's, on that rank and with --tensorboard-dir; None otherwise.
     """
 
     def __init__(self, args: Namespace, iteration: int) -> None:
         self._args = args
-        self._speaks = args.rank == args.world_size - 1
-        self._writer = None
-        if self._speaks and args.tensorboard_dir:
+        self.speaks = args.rank == args.world_size - 1
+        self.writer = None
+        if self.speaks and args.tensorboard_dir:
             # What a run that was cut short wrote after its last checkpoint is written again: drop the first version.
-            self._writer = SummaryWriter(args.tensorboard_dir, purge_step=iteration + 1 if iteration else None)
+            self.writer = SummaryWriter(args.tensorboard_dir, purge_step=iteration + 1 if iteration else None)
         self._sums: dict[str, float] = {}
         self._begun = self._clock = self._paused = 0.0
         self._start_iteration = self._logged = iteration
 
     def say(self, line: str) -> None:
         """Prints a line of its own."""
-        if self._speaks:
+        if self.speaks:
             print(line, flush=True)
 
     def start(self) -> None:
@@ -47,7 +51,7 @@ class Progress:
 
     def step(self, iteration: int, losses: dict[str, float], grad_norm: float, lr: float) -> None:
         """Counts one optimizer step in; prints and writes at --log-interval and at the last."""
-        if not self._speaks:
+        if not self.speaks:
             return
         for name, value in losses.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
@@ -68,33 +72,27 @@ class Progress:
             f"| {seconds * 1000:.0f} ms | {tokens:,.0f} tokens/s | ETA {left}",
             flush=True,
         )
-        if self._writer is not None:
+        if self.writer is not None:
             scalars = {**means, "grad norm": grad_norm, "learning rate": lr, "tokens per second": tokens}
             for name, value in scalars.items():
-                self._writer.add_scalar(f"training/{name}", value, iteration)
-            self._writer.flush()
+                self.writer.add_scalar(f"training/{name}", value, iteration)
+            self.writer.flush()
         self._sums.clear()
         self._logged, self._clock, self._paused = iteration, now, 0.0
 
     def evaluated(self, iteration: int, losses: dict[str, float], split: str) -> None:
         """Prints and writes the losses of an evaluation."""
-        if not self._speaks:
+        if not self.speaks:
             return
         told = " | ".join(f"{name} {value:.4f}" for name, value in losses.items())
         print(f"{split} loss at iteration {iteration}: {sum(losses.values()):.4f} | {told}", flush=True)
-        if self._writer is not None:
+        if self.writer is not None:
             for name, value in losses.items():
-                self._writer.add_scalar(f"{split}/{name}", value, iteration)
-            self._writer.add_scalar(f"{split}/loss", sum(losses.values()), iteration)
-            self._writer.flush()
-
-    def write_variance(self, iteration: int, variances: list[float]) -> None:
-        """Writes each layer's forward variance, layers numbered from 1."""
-        if self._writer is not None:
-            for layer, value in enumerate(variances, start=1):
-                self._writer.add_scalar(f"forward variance/layer {layer:04d}", value, iteration)
+                self.writer.add_scalar(f"{split}/{name}", value, iteration)
+            self.writer.add_scalar(f"{split}/loss", sum(losses.values()), iteration)
+            self.writer.flush()
 
     def close(self) -> None:
         """Closes TensorBoard's files."""
-        if self._writer is not None:
-            self._writer.close()
+        if self.writer is not None:
+            self.writer.close()

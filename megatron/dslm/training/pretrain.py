@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from dslm_patches.tracing import ForwardVariance
 from megatron.dslm.checkpointing import find_checkpoint, load_checkpoint, save_checkpoint
 from megatron.dslm.data.batches import batch_iterator
 from megatron.dslm.data.datasets import build_datasets
@@ -16,7 +15,8 @@ from megatron.dslm.logging.progress import Progress
 from megatron.dslm.logging.summary import print_summary
 from megatron.dslm.models.build import build_chunks, wrap_chunks
 from megatron.dslm.training.optimization import build_optimizer, build_scheduler
-from megatron.dslm.training.step import NonFiniteError, Trainer
+from megatron.dslm.training.step import NonFiniteError, Trainer, require_finite
+from megatron.dslm.training.traced_steps import TracedSteps
 
 
 def pretrain(args: Namespace, model: ModuleType) -> None:
@@ -33,7 +33,7 @@ def pretrain(args: Namespace, model: ModuleType) -> None:
         _leave(args, f"error: {error}", code=2, speaks=args.rank == 0)
     except NonFiniteError as error:
         # The last rank always holds the loss.
-        _leave(args, f"stopped: {error}: not finite", code=1, speaks=args.rank == args.world_size - 1)
+        _leave(args, f"stopped: {error}", code=1, speaks=args.rank == args.world_size - 1)
     finally:
         shut_down()
 
@@ -62,6 +62,7 @@ class _Run:
             self.progress.say(f"resumed from {checkpoint} at iteration {self.iteration} of {args.train_iters}")
         elif args.load:
             self.progress.say(f"no checkpoint in {args.load}: starting anew")
+        self.traces = TracedSteps(args, chunks, scheme, self.progress, self.iteration) if args.trace_interval else None
         self.saved = self.iteration
 
     def train(self) -> None:
@@ -74,15 +75,13 @@ class _Run:
         if self.iteration == 0:
             self._evaluate(self.valid_set, "validation")
         iterators = self._iterators(self.train_set, self.iteration * args.global_batch_size)
-        traced = bool(args.trace_interval and args.tensorboard_dir)
-        variance = ForwardVariance(self.trainer.chunks, args.num_layers) if traced else None
         # Model and optimizer stay: the collector need not walk them again and again (a tenth of a 1000-layer step).
         gc.collect()
         gc.freeze()
         self.progress.start()
         leaving = False
         while not leaving:
-            self._step(iterators, variance)
+            self._step(iterators)
             done = self.iteration == args.train_iters
             leaving = done or bool(args.exit_interval and self.iteration % args.exit_interval == 0)
             if done or self.iteration % args.eval_interval == 0:
@@ -93,15 +92,13 @@ class _Run:
             self._evaluate(self.test_set, "test")
         self.progress.close()
 
-    def _step(self, iterators: list[Iterator[Any]], variance: ForwardVariance | None) -> None:
-        # From the iteration alone, so that no rank waits for another in the all-reduce.
-        tracing = (self.iteration + 1) % self.args.trace_interval == 0 or self.iteration == 0 if variance else False
-        if variance and tracing:
-            variance.start()
-        losses, grad_norm = self.trainer.step(iterators)
+    def _step(self, iterators: list[Iterator[Any]]) -> None:
         self.iteration += 1
-        if variance and tracing:
-            self.progress.write_variance(self.iteration, variance.collect())
+        traces = self.traces if self.traces is not None and self.traces.start(self.iteration) else None
+        losses, grad_norm = self.trainer.step(iterators, traces.gradients_ready if traces else None)
+        if traces:
+            traces.finish()
+        require_finite(losses, grad_norm)
         self.progress.step(self.iteration, losses, grad_norm, self.trainer.optimizer.param_groups[0]["lr"])
 
     def _iterators(self, dataset: Any, consumed: int) -> list[Iterator[Any]]:

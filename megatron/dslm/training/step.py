@@ -20,7 +20,14 @@ Losses = dict[str, float]
 
 
 class NonFiniteError(RuntimeError):
-    """A loss or gradient norm is not finite."""
+    """A loss, a gradient norm or a traced tensor is not finite."""
+
+
+def require_finite(losses: Losses, grad_norm: float) -> None:
+    """Raises NonFiniteError where a loss or the gradient norm is not finite."""
+    if not all(map(math.isfinite, (grad_norm, *losses.values()))):
+        told = ", ".join(f"{name} {value:g}" for name, value in losses.items())
+        raise NonFiniteError(f"gradient norm {grad_norm:g}" + (f", {told}" if told else "") + ": not finite")
 
 
 @dataclass
@@ -49,24 +56,24 @@ class Trainer:
             starts = [chunk.start_param_sync for chunk in self.chunks]
             config.param_sync_func = starts[0] if len(starts) == 1 else starts
 
-    def step(self, iterators: list[Iterator[Any]]) -> tuple[Losses, float]:
+    def step(
+        self, iterators: list[Iterator[Any]], gradients_ready: Callable[[], None] | None = None
+    ) -> tuple[Losses, float]:
         """Forward, backward and update over one global batch; the losses and the gradient norm before clipping.
 
-        Raises:
-            NonFiniteError: a loss or the gradient norm is not finite.
+        Args:
+            gradients_ready: called between the backward pass and the update.
         """
         for chunk in self.chunks:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
         losses = self._run(iterators, forward_only=False)
+        if gradients_ready is not None:
+            gradients_ready()
         updated, grad_norm, _ = self.optimizer.step()
-        norm = float(grad_norm or 0.0)
-        if not all(map(math.isfinite, (norm, *losses.values()))):
-            told = ", ".join(f"{name} {value:g}" for name, value in losses.items())
-            raise NonFiniteError(f"gradient norm {norm:g}" + (f", {told}" if told else ""))
         if updated:
             self.scheduler.step(increment=self.args.global_batch_size)
-        return losses, norm
+        return losses, float(grad_norm or 0.0)
 
     @torch.no_grad()
     def evaluate(self, iterators: list[Iterator[Any]], batches: int) -> Losses:

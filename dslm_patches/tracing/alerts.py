@@ -1,0 +1,109 @@
+"""What is wrong with a traced step: non-finite tensors, signals that grow with depth, tokens that collapse."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from dslm_patches.tracing.names import COMPUTED
+from dslm_patches.tracing.record import Array, TraceRecord
+
+NON_FINITE = "non-finite"
+LEAST_GROWTH = 10.0
+"""Over all layers: a shallow model may change its variance quickly without harm."""
+
+
+@dataclass(frozen=True)
+class AlertLimits:
+    """When to speak.
+
+    Attributes:
+        growth: factor a layer, fitted over the depth, by which forward or gradient variance may grow.
+        correlation: token correlation of a layer's output above which its tokens count as collapsed.
+    """
+
+    growth: float = 1.02
+    correlation: float = 0.98
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One finding: its kind, the same from step to step, and a line for a person."""
+
+    kind: str
+    text: str
+
+
+def alerts(record: TraceRecord, limits: AlertLimits) -> list[Alert]:
+    """The findings of one step, the most serious first."""
+    return [*_non_finite(record), *_growth(record, limits.growth), *_collapse(record, limits.correlation)]
+
+
+def growth_rates(record: TraceRecord) -> dict[str, float]:
+    """Factor a layer by which the variance at the layers' outputs grows, upwards for activations and downwards for
+    gradients, by least squares on its logarithm; NaN where it was not measured. Empty without the site "layer"."""
+    if "layer" not in record.sites:
+        return {}
+    site = record.sites["layer"]
+    return {
+        "activation": _rate(site.activation.variance),
+        "gradient": _rate(site.gradient.variance[::-1]),
+    }
+
+
+def _rate(variance: Array) -> float:
+    """Growth along the array."""
+    if len(variance) < 2 or not (np.all(np.isfinite(variance)) and np.all(variance > 0.0)):
+        return float("nan")
+    return float(np.exp(np.polyfit(np.arange(len(variance)), np.log(variance), 1)[0]))
+
+
+def _non_finite(record: TraceRecord) -> Iterator[Alert]:
+    """The first tensor, as the step computed them: activations from the bottom, gradients from the top, weights."""
+    found = [
+        (layer, COMPUTED.index(name), name, way, site)
+        for name, site in record.sites.items()
+        for place, layer in enumerate(site.layers)
+        for way, site_way in (("activation", site.activation), ("gradient", site.gradient))
+        if (site_way.non_finite[place]) > 0.0
+    ]
+    forward = sorted((one for one in found if one[3] == "activation"), key=lambda one: one[:2])
+    backward = sorted((one for one in found if one[3] == "gradient"), key=lambda one: one[:2], reverse=True)
+    if forward or backward:
+        layer, _, name, way, site = (forward or backward)[0]
+        statistics = site.activation if way == "activation" else site.gradient
+        place = site.layers.index(layer)
+        where = name if len(site.layers) == 1 else f"layer {layer}" + ("" if name == "layer" else f", {name}")
+        yield Alert(
+            NON_FINITE,
+            f"first non-finite {way}: {where} ({statistics.non_finite[place]:,.0f} of {statistics.count[place]:,.0f} "
+            "values)",
+        )
+        return
+    for name, weight in record.weights.items():
+        for what, values in (("weight", weight.norm), ("gradient of the weight", weight.gradient_norm)):
+            bad = np.flatnonzero(np.isinf(values))
+            if len(bad):
+                yield Alert(NON_FINITE, f"first non-finite {what}: layer {bad[0] + 1}, {name}")
+                return
+
+
+def _growth(record: TraceRecord, limit: float) -> Iterator[Alert]:
+    for way, rate in growth_rates(record).items():
+        layers = len(record.sites["layer"].layers)
+        if rate > limit and rate ** (layers - 1) > LEAST_GROWTH:
+            told = "forward variance grows with depth" if way == "activation" else "gradient variance grows downwards"
+            total = rate ** (layers - 1)
+            yield Alert(f"{way} growth", f"{told} by {rate:.4g} a layer, {total:.3g} in all (limit {limit:g})")
+
+
+def _collapse(record: TraceRecord, limit: float) -> Iterator[Alert]:
+    if "layer" in record.sites:
+        site = record.sites["layer"]
+        at = np.flatnonzero(site.activation.correlation > limit)
+        if len(at):
+            yield Alert(
+                "rank collapse",
+                f"tokens collapse: their correlation is {site.activation.correlation[at[0]]:.4f} at layer "
+                f"{site.layers[at[0]]} (limit {limit:g})",
+            )

@@ -1,0 +1,124 @@
+"""Where a megatron-core model can be measured, and which models are refused because they would be measured wrongly."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from megatron.core import parallel_state
+from megatron.core.transformer.enums import AttnMaskType
+from megatron.core.transformer.identity_op import IdentityOp
+from megatron.core.transformer.transformer_layer import TransformerLayer
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A module whose output, or first input, is measured.
+
+    Attributes:
+        name: one of `dslm_patches.tracing.names.COMPUTED`.
+        module: carries the hook.
+        layer: the transformer layer it belongs to, whose number is read when it runs; None outside the layers.
+        sharded: every tensor-parallel rank holds another part of the features (or heads), whole sequences of it.
+            Otherwise the tensor lies along the residual stream: whole on each of these ranks, or a part of the
+            tokens under sequence parallelism.
+        read_input: measure before the module runs what this reads of (module, inputs): a tensor, and True where an
+            element counts (None: all do). None measures the module's output, its bias added.
+    """
+
+    name: str
+    module: Any
+    layer: Any = None
+    sharded: bool = False
+    read_input: Callable[[Any, tuple[Any, ...]], tuple[Tensor, Tensor | None]] | None = None
+
+
+def transformer_layers(chunk: nn.Module) -> Iterator[TransformerLayer]:
+    """The transformer layers of a model chunk."""
+    return (module for module in chunk.modules() if isinstance(module, TransformerLayer))
+
+
+def probes(model: Any, names: Sequence[str]) -> Iterator[Probe]:
+    """The probes of an unwrapped model chunk.
+
+    Raises:
+        ValueError: a site that this model does not have as a module of its own.
+    """
+    for layer in transformer_layers(model):
+        for probe in _layer_probes(layer):
+            if probe.name in names:
+                _check_probe(probe)
+                yield probe
+    block = getattr(model, "decoder", None) or getattr(model, "encoder", None)
+    once = {
+        "embeddings": getattr(model, "embedding", None) if getattr(model, "pre_process", False) else None,
+        "final_norm": getattr(block, "final_layernorm", None),
+        "head": getattr(model, "output_layer", None) if getattr(model, "post_process", False) else None,
+    }
+    for name, module in once.items():
+        if name in names and module is not None:
+            yield Probe(name, module, sharded=name == "head")
+
+
+def _layer_probes(layer: Any) -> Iterator[Probe]:
+    yield Probe("attention_norm", layer.input_layernorm, layer)
+    core = getattr(layer.self_attention, "core_attention", None)
+    softmax = getattr(core, "scale_mask_softmax", None)
+    yield Probe("logits", softmax, layer, sharded=True, read_input=_unmasked_logits)
+    yield Probe("attention", layer.self_attention, layer)
+    yield Probe("ffn_norm", layer.pre_mlp_layernorm, layer)
+    yield Probe("ffn", layer.mlp, layer)
+    yield Probe("layer", layer, layer)
+
+
+def _check_probe(probe: Probe) -> None:
+    if isinstance(probe.module, IdentityOp):
+        raise ValueError(
+            "--trace-sites norms: Transformer Engine fuses each LayerNorm into the linear after it, so its output "
+            "cannot be seen; use --transformer-impl local, or leave norms out"
+        )
+    if probe.module is None:
+        raise ValueError(
+            "--trace-sites logits: fused attention has no logits to see; use --transformer-impl local, or leave logits "
+            "out"
+        )
+
+
+def _unmasked_logits(module: Any, inputs: tuple[Any, ...]) -> tuple[Tensor, Tensor | None]:
+    """Logits [b, heads, queries, keys] on their way into megatron-core's softmax, and which of them count."""
+    logits, masked = inputs[0], inputs[1] if len(inputs) > 1 else None
+    if masked is None and module.attn_mask_type == AttnMaskType.causal and logits.size(-2) > 1:
+        masked = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).triu(1)
+    return logits, None if masked is None else ~masked.expand_as(logits)
+
+
+_REFUSED_CONFIG = {
+    "context_parallel_size": ("context parallelism", 1),
+    "num_moe_experts": ("mixture of experts", None),
+    "mtp_num_layers": ("multi-token prediction", None),
+    "calculate_per_token_loss": ("calculate_per_token_loss", False),
+    "enable_cuda_graph": ("CUDA graphs (enable_cuda_graph)", False),
+    "external_cuda_graph": ("CUDA graphs (external_cuda_graph)", False),
+    "cuda_graph_impl": ("CUDA graphs (cuda_graph_impl)", "none"),
+    "cpu_offloading": ("cpu_offloading", False),
+    "fine_grained_activation_offloading": ("fine_grained_activation_offloading", False),
+    "heterogeneous_block_specs": ("heterogeneous layers", False),
+    "delay_wgrad_compute": ("delay_wgrad_compute", False),
+    "fp8": ("fp8", None),
+    "fp4": ("fp4", None),
+    "apply_query_key_layer_scaling": ("apply_query_key_layer_scaling", False),
+}
+
+
+def refuse_what_is_not_covered(chunks: Sequence[Any]) -> None:
+    """Raises ValueError that names the mode in which this model would not be measured rightly."""
+    config = chunks[0].config
+    for name, (told, off) in _REFUSED_CONFIG.items():
+        value = getattr(config, name, off)
+        if value != off and value not in (None, False, 0):
+            raise ValueError(f"tracing does not cover {told}: turn it off, or the tracing (--trace-interval 0)")
+    if parallel_state.get_context_parallel_world_size() > 1:
+        raise ValueError("tracing does not cover context parallelism: turn it off, or the tracing (--trace-interval 0)")
+    if any(getattr(chunk, "encoder", None) is not None and getattr(chunk, "decoder", None) for chunk in chunks):
+        raise ValueError("tracing does not cover encoder-decoder models: their layers would share numbers")
