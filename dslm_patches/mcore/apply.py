@@ -48,7 +48,7 @@ def apply_scheme(
                     f"the scheme is {scheme.norm_placement}-LN and the model {placement}-LN: build the model "
                     f"from with_norm_placement(spec, {scheme.norm_placement!r})"
                 )
-            _scale_residuals(module, scheme.layers[module.layer_number - 1])
+            scale_residuals(module, scheme.layers[module.layer_number - 1])
     output_layer = getattr(model, "output_layer", None)
     if output_layer is not None and scheme.head_scale != 1.0:
         output_layer.register_forward_pre_hook(_InputScale(scheme.head_scale), with_kwargs=True)
@@ -57,7 +57,8 @@ def apply_scheme(
     return scheme
 
 
-def _scale_residuals(layer: Any, prescription: LayerPrescription) -> None:
+def scale_residuals(layer: Any, prescription: LayerPrescription) -> None:
+    """Puts a layer's two residual coefficients on its adds."""
     if (prescription.skip_scale, prescription.branch_scale) == (1.0, 1.0):
         return  # megatron-core's own add, bit for bit
     scaled = scaled_bias_dropout_add(prescription.skip_scale, prescription.branch_scale)

@@ -1,7 +1,7 @@
 """Which role each row of each parameter of a megatron-core model plays, and the parameter's layout-free name."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -43,6 +43,11 @@ class ParameterRole:
     layer_number: int | None
     rows: tuple[tuple[WeightRole, int], ...]
     gated: bool = False
+
+    def at_layer(self, number: int) -> "ParameterRole":
+        """The same weight of another layer."""
+        name = self.global_name.replace(f".layers.{self.layer_number}.", f".layers.{number}.", 1)
+        return replace(self, global_name=name, layer_number=number)
 
 
 def parameter_role(model: nn.Module, name: str, out_features: int) -> ParameterRole | None:

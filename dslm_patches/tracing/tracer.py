@@ -34,7 +34,8 @@ class Tracer:
     not count again. Gradients are those of the mean loss of the global batch, the loss scale taken out. Between steps
     a hook costs one test, nothing is communicated and nothing is read from the device. A traced step ends with one
     packed sum and one packed maximum over all ranks; under sequence parallelism the sums over tokens, whose squares do
-    not add up over the shards of a sequence, are added over the tensor-parallel group first.
+    not add up over the shards of a sequence, are added over the tensor-parallel group first. The site
+    "weights" keeps a copy of this rank's part of the weights during a traced step, for their updates.
 
     Args:
         chunks: model chunks of this rank, wrapped or not, one a virtual pipeline stage.
@@ -69,12 +70,13 @@ class Tracer:
         self._token_sums.clear()
         if self._weights is not None:
             self._weights.start()
+            self._weights.add_weights(keep=True)
         self._active = True
 
     def gradients_ready(self) -> None:
         """Takes the weights' gradients, between the backward pass and the optimizer's step."""
         if self._active and self._weights is not None:
-            self._weights.gradients_ready()
+            self._weights.add_gradients()
 
     def collect(self, iteration: int = 0) -> TraceRecord:
         """Stops measuring; the statistics of all places, the same on all ranks. Call it on all ranks."""
@@ -82,7 +84,7 @@ class Tracer:
         self._add_token_squares()
         packed = [self._sums.flatten()]
         if self._weights is not None:
-            self._weights.finish()
+            self._weights.add_updates()
             packed.append(self._weights.sums.flatten())
         sums = torch.cat(packed)
         # NaN does not survive every maximum, infinity does.
@@ -114,10 +116,7 @@ class Tracer:
         if self._weights is None:
             return {}
         # The weights' gradients are averaged over the data-parallel ranks already; the loss scale is still in them.
-        unscale = scale * parallel_state.get_data_parallel_world_size()
-        rows = sums.reshape(self._weights.sums.shape)
-        rows[..., 4:6] *= (unscale, unscale**2)
-        return {name: WeightStatistics.from_sums(rows[at]) for at, name in enumerate(self._weights.names)}
+        return self._weights.statistics(sums, scale * parallel_state.get_data_parallel_world_size())
 
     def _gradient_scale(self) -> float:
         """What turns a gradient of this rank's scaled loss into one of the global batch's mean loss."""
@@ -154,9 +153,8 @@ class Tracer:
         if x.requires_grad:
             # megatron-core masks logits in place, which cuts a view's own hook off; its base's stays.
             source = x if x._base is None or probe.read_input is None else x._base
-            source.register_hook(
-                lambda gradient: self._measure(GRADIENT, place, gradient.view(x.shape), counted, probe.sharded)
-            )
+            shape = x.shape  # a hook that held x would keep x, and the graph behind it, for ever
+            source.register_hook(lambda g: self._measure(GRADIENT, place, g.view(shape), counted, probe.sharded))
 
     @torch.no_grad()
     def _measure(self, way: int, place: int, x: Tensor, counted: Tensor | None, sharded: bool) -> None:

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from megatron.core import parallel_state
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.tensor_parallel.layers import param_is_not_tensor_parallel_duplicate
 from torch import Tensor
 
+from dslm_patches.tracing.record import WeightStatistics
 from dslm_patches.tracing.sites import transformer_layers
 
 WEIGHT_FIELDS = (
@@ -28,8 +30,6 @@ update, and the number of elements whose update was seen."""
 class WeightSums:
     """The parameters of the transformer layers of this rank, in float64 sums that add up over all ranks.
 
-    Keeps a copy of this rank's part of the weights during a traced step, for their updates.
-
     Args:
         chunks: this rank's model chunks, wrapped or not. Call it on all ranks: they agree on the names.
         num_layers: layers of the whole model.
@@ -46,28 +46,42 @@ class WeightSums:
         self._before: dict[tuple[str, int], Tensor] = {}
 
     def start(self) -> None:
-        """Takes the weights as they are before the update."""
+        """Forgets what was added."""
         self.sums.zero_()
-        self._before = {place: _own_part(chunk, weight, weight).clone() for chunk, place, weight in self._weights()}
-        for place, own in self._before.items():
-            self._add(place, 0, (own.numel(), *_sums(own)))
 
-    def gradients_ready(self, layers: Sequence[int] | None = None) -> None:
-        """Takes the gradients, reduced over the data-parallel ranks and not clipped yet."""
+    def add_weights(self, *, keep: bool) -> None:
+        """Adds the weights, and keeps a copy for `add_updates`."""
+        for chunk, place, weight in self._weights():
+            own = _own_part(chunk, weight, weight)
+            self._add(place, 0, (own.numel(), *_sums(own)))
+            if keep:
+                self._before[place] = own.clone()
+
+    def add_gradients(self) -> None:
+        """Adds the gradients, reduced over the data-parallel ranks and not clipped yet."""
         for chunk, place, weight in self._weights():
             gradient = getattr(weight, "main_grad", None)
             gradient = weight.grad if gradient is None else gradient
-            if gradient is not None and weight.requires_grad and (layers is None or place[1] in layers):
+            if gradient is not None and weight.requires_grad:
                 own = _own_part(chunk, weight, gradient)
                 self._add(place, 3, (own.numel(), *_sums(own)))
 
-    def finish(self) -> None:
-        """Takes the weights after the update, and lets go of the copy."""
+    def add_updates(self) -> None:
+        """Adds what has changed since the copy was made, and lets go of it."""
         for chunk, place, weight in self._weights():
-            before = self._before[place]
+            before = self._before.pop(place)
             update = torch.linalg.vector_norm(_own_part(chunk, weight, weight) - before, dtype=torch.float64).square()
             self._add(place, 6, (update, before.numel()))
-        self._before.clear()
+
+    def statistics(self, sums: np.ndarray, unscale: float = 1.0) -> dict[str, WeightStatistics]:
+        """By name, from sums of the shape of `self.sums` that were added over all ranks.
+
+        Args:
+            unscale: factor on the gradients.
+        """
+        rows = sums.reshape(self.sums.shape)
+        rows[..., 4:6] *= (unscale, unscale**2)
+        return {name: WeightStatistics.from_sums(rows[at]) for at, name in enumerate(self.names)}
 
     def _weights(self) -> Any:
         """(chunk, (name, layer number), parameter) of what this rank counts."""

@@ -88,6 +88,11 @@ def test_a_loss_scale_is_taken_out(ranks: RankPool, corpus: None) -> None:
             check_same_weights(rank["weights"], plain["weights"], "loss scale", names)
 
 
+def test_a_traced_step_lets_go_of_its_graph(ranks: RankPool, corpus: None) -> None:
+    (alive,) = ranks.run(1, f"{WORKERS}:memory_of_steps", argv=argv_of("bert"), model="bert")
+    assert alive[2] == alive[1]
+
+
 def test_frozen_layers_have_no_gradient(ranks: RankPool, corpus: None) -> None:
     (seen,) = ranks.run(1, f"{WORKERS}:trace_frozen", argv=argv_of("gpt"), model="gpt", frozen_layers=2)
     gradient = seen["sites"]["layer"]["gradient"]["variance"]

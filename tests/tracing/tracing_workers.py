@@ -1,5 +1,6 @@
 """What ranks of the pool run for tests of the tracer, and statistics by hand to hold it against."""
 
+import gc
 import math
 from importlib import import_module
 from typing import Any
@@ -14,6 +15,7 @@ from megatron.dslm.data.batches import batch_iterator
 from megatron.dslm.data.datasets import build_datasets
 from megatron.dslm.initialize import initialize_model_parallel
 from megatron.dslm.models.build import build_chunks
+from megatron.dslm.training import profile as profiling
 from tests.distributed.trainer_workers import make_trainer, trainer_of
 
 ALL_SITES = ("layer", "attention", "ffn", "norms", "logits", "embeddings", "head", "weights")
@@ -168,6 +170,20 @@ def _step(counts: dict[str, int], run: Any) -> dict[str, int]:
     return dict(counts)
 
 
+def memory_of_steps(argv: list[str], model: str) -> list[int]:
+    """Tensors that are alive after each of some traced steps."""
+    _, trainer, iterators = make_trainer(argv, model)
+    tracer = Tracer(trainer.chunks, ALL_SITES)
+    alive = []
+    for _ in range(3):
+        tracer.start()
+        trainer.step(iterators, tracer.gradients_ready)
+        tracer.collect()
+        gc.collect()
+        alive.append(sum(isinstance(one, torch.Tensor) for one in gc.get_objects()))
+    return alive
+
+
 def trace_frozen(argv: list[str], model: str, frozen_layers: int) -> dict[str, Any]:
     """A step with frozen embeddings and bottom layers."""
     args = parse_args(model, argv)
@@ -209,3 +225,14 @@ def hooks_left(argv: list[str], model: str) -> int:
 def heads_of_scheme(modules: list[Any]) -> int:
     """The depth scheme's own hook, which scales the head's input."""
     return sum(type(hook).__name__ == "_InputScale" for m in modules for hook in m._forward_pre_hooks.values())
+
+
+def profile_of(argv: list[str], model: str, keep_every: int) -> dict[str, Any]:
+    """What `dslm profile` measures, on running torch.distributed."""
+    args = parse_args(model, argv)
+    initialize_model_parallel(args)
+    args.trace_sites = list(ALL_SITES)
+    profiling._keep_every = lambda _: keep_every
+    scheme, record = profiling.run_profile(args, import_module(f"megatron.dslm.models.{model}"), lambda: None)
+    assert len(scheme.layers) == args.num_layers
+    return record.as_json()

@@ -3,10 +3,10 @@
 import sys
 from collections.abc import Sequence
 
-from megatron.dslm.console import approximations, predict, simulate
+from megatron.dslm.console import approximations, predict, profile, simulate, trace
 from megatron.dslm.console.parser import CommandParser
 
-SUBCOMMANDS = (predict, simulate, approximations)
+SUBCOMMANDS = (predict, profile, simulate, approximations, trace)
 """Each has `add_parser(subparsers)`, which registers a parser whose default `run` maps arguments to an exit code."""
 INTERRUPTED = 130
 

@@ -14,6 +14,7 @@ from dslm_patches.mcore import apply_scheme, model_shape
 from dslm_patches.schemes import DepthScheme, build_scheme
 from megatron.dslm.arguments.shape import padded_size
 from megatron.dslm.config import ddp_config, transformer_config
+from megatron.dslm.initialize import seed_dropout
 
 
 class ModelProvider(Protocol):
@@ -61,6 +62,8 @@ def build_chunks(args: Namespace, provider: ModelProvider, *, initialize: bool =
     for chunk in chunks:
         apply_scheme(chunk, scheme, seed=args.seed, initialize=initialize)
         chunk.to(torch.cuda.current_device())
+    # torch's modules drew weights of their own when they were built: dropout begins the same whatever was built.
+    seed_dropout(args.seed)
     return chunks, scheme
 
 

@@ -1,21 +1,18 @@
 """The traced steps of a run: what the tracer saw, to trace.jsonl, TensorBoard and the log."""
 
 import json
-import warnings
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from dslm_patches.schemes import DepthScheme
-from dslm_patches.schemes.prediction import predict, prediction_band
-from dslm_patches.theory.moments import Moments, OutsideTheoryWarning
 from dslm_patches.tracing import Tracer
 from dslm_patches.tracing.alerts import NON_FINITE, Alert, AlertLimits, alerts
 from dslm_patches.tracing.record import TraceRecord
 from dslm_patches.tracing.tensorboard import TensorBoardTraces
-from dslm_patches.tracing.trace_file import Prediction, TraceHeader, TraceWriter, read_header
-from megatron.dslm.arguments.shape import shape_from_flags
+from dslm_patches.tracing.trace_file import TraceWriter, read_header
 from megatron.dslm.logging.progress import Progress
+from megatron.dslm.logging.trace_header import trace_header
 from megatron.dslm.training.step import NonFiniteError
 
 
@@ -93,30 +90,8 @@ class TracedSteps:
     def _open(self, record: TraceRecord) -> None:
         """Opens the files at the first traced step, which says where the predicted gradient starts."""
         args = self._args
-        title = (
-            f"{args.model.upper()} {args.num_layers} x {args.hidden_size}, {self._scheme.name}, "
-            f"{self._scheme.norm_placement}-LN"
-        )
-        prediction = self._predict(record) if args.trace_theory else None
-        header = TraceHeader(title, args.num_layers, args.trace_sites, prediction)
+        header = trace_header(args, self._scheme, record, lambda text: self._progress.say(f"warning: {text}"))
         self._writer = TraceWriter(args.trace_dir, header, self._resumed)
         if self._progress.writer is not None:
             # A run that goes on keeps its header: the prediction is of the initial weights.
             self._tensorboard = TensorBoardTraces(self._progress.writer, read_header(args.trace_dir), args.log_interval)
-
-    def _predict(self, record: TraceRecord) -> Prediction:
-        args = self._args
-        top = 0.0
-        if "layer" in record.sites:
-            measured = float(record.sites["layer"].gradient.correlation[-1])
-            top = min(max(measured, 0.0), 1.0) if measured == measured else 0.0
-        shape = shape_from_flags(args, args.tokenizer.vocab_size)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", OutsideTheoryWarning)
-            profile = predict(
-                shape, self._scheme, top_gradient=Moments.correlated(1.0, top), norm_epsilon=args.norm_epsilon
-            )
-        for text in dict.fromkeys(str(one.message) for one in caught if one.category is OutsideTheoryWarning):
-            self._progress.say(f"warning: --trace-theory: {text}")
-        values: dict[str, Any] = {**profile.layer_arrays(), **prediction_band(shape, self._scheme)}
-        return Prediction(**values)

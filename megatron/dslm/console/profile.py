@@ -1,0 +1,120 @@
+"""`dslm profile`: every layer's signal measured at initialisation, of a model too deep for memory."""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from megatron.dslm.console.outputs import add_output_flags, check_outputs, save_figure, write_json
+
+VOCABULARY = {"bert": 30522, "gpt": 50257}
+SITES = ("layer", "weights")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Registers the subcommand."""
+    parser = subparsers.add_parser(
+        "profile",
+        help="measure every layer of a model too deep for memory, at initialisation",
+        description="Run one micro-batch forward and backward through a model at initialisation, drawing each layer's "
+        "weights from the seed when it is needed, and measure every layer. Takes the model, depth-scheme, dropout and "
+        "data flags of pretrain_bert.py and pretrain_gpt.py; without data, tokens are random by Zipf's law.",
+    )
+    models = parser.add_subparsers(dest="model", metavar="MODEL", required=True)
+    for model in VOCABULARY:
+        models.add_parser(model, help=f"a {model.upper()}").add_flags = partial(_add_flags, model=model)
+    parser.set_defaults(run=run)
+
+
+def _add_flags(parser: argparse.ArgumentParser, model: str) -> None:
+    from megatron.dslm.arguments import flags
+
+    for add_group in (flags.add_model, flags.add_depth_scheme, flags.add_dropout, flags.add_data):
+        add_group(parser, model)
+    next(one for one in parser._actions if one.dest == "vocab_file").required = False
+    add = parser.add_argument_group("profile").add_argument
+    add("--micro-batch-size", type=int, default=1, help="sequences; default 1")
+    add("--seed", type=int, default=1234, help="of weights, data order and dropout")
+    add("--vocab-size", type=int, help=f"tokens of a vocabulary without --vocab-file; default {VOCABULARY[model]}")
+    add("--trace-sites", nargs="+", choices=flags.SITES, default=list(SITES), help="default layer weights")
+    add("--trace-dir", type=Path, metavar="RUN_DIR", help="write trace.jsonl there, as a traced run does")
+    add_output_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures, prints a summary, and writes what was asked for.
+
+    Raises:
+        ValueError: a flag that is wrong or contradicts another, or a file that cannot be read or written.
+    """
+    check_outputs(args)
+    trainer_args = _trainer_args(args)
+    from importlib import import_module
+
+    from tqdm import tqdm
+
+    from dslm_patches.tracing.trace_file import TraceWriter
+    from megatron.dslm.console.trace import summary
+    from megatron.dslm.logging.quiet import quiet_libraries
+
+    quiet_libraries()
+    from megatron.dslm.logging.trace_header import trace_header
+    from megatron.dslm.training.profile import profile
+
+    module = import_module(f"megatron.dslm.models.{args.model}")
+    with tqdm(total=2 * args.num_layers, unit="layer", desc="forward and backward", file=sys.stderr) as bar:
+        scheme, record = profile(trainer_args, module, bar.update)
+    header = trace_header(trainer_args, scheme, record, _warn)
+    print(header.title)
+    print("\n".join(summary(record)))
+    if args.trace_dir is not None:
+        TraceWriter(args.trace_dir, header).write(record)
+        print(f"wrote {args.trace_dir / 'trace.jsonl'}")
+    if args.json is not None:
+        write_json(args.json, {**header.as_json(), **record.as_json()})
+    if args.plot is not None:
+        _plot(args.plot, header, record)
+    return 0
+
+
+def _warn(text: str) -> None:
+    print(f"dslm profile: warning: {text}", file=sys.stderr)
+
+
+def _plot(path: Path, header: Any, record: Any) -> None:
+    from dslm_patches.tracing.figures import Curve, depth_panels, draw_depth_figure, new_depth_figure
+
+    figure = new_depth_figure(len(depth_panels(header)))
+    draw_depth_figure(figure, header, [Curve("measured", record)], header.title)
+    save_figure(path, figure)
+
+
+def _trainer_args(args: argparse.Namespace) -> argparse.Namespace:
+    """The trainer's arguments for one step of one micro-batch on one rank, all checked."""
+    from megatron.dslm.arguments.data_files import check_data_files
+    from megatron.dslm.arguments.layout import resolve_layout
+    from megatron.dslm.arguments.parse import build_parser
+    from megatron.dslm.arguments.validate import validate, validate_model
+
+    needed = "--num-layers 1 --hidden-size 1 --num-attention-heads 1 --seq-length 1 --micro-batch-size 1 --lr 1"
+    filled = build_parser(args.model).parse_args([*needed.split(), *["--train-iters", "1", "--vocab-file", "-"]])
+    filled.eval_iters, filled.rank, filled.world_size = 0, 0, 1
+    own = {name: value for name, value in vars(args).items() if name not in ("run", "plot", "json", "add_flags")}
+    vars(filled).update(own, trace_theory=True, trace_dir=None)
+    if args.data_path is None and args.train_data_path is None:
+        for name in ("vocab_file", "merge_file", "split", "valid_data_path", "test_data_path"):
+            if getattr(args, name) is not None:
+                raise ValueError(f"--{name.replace('_', '-')} goes with --data-path: without it tokens are random")
+        validate_model(filled)
+        resolve_layout(filled)
+        filled.tokenizer = SimpleNamespace(vocab_size=args.vocab_size or VOCABULARY[args.model])
+        return filled
+    if args.vocab_size is not None:
+        raise ValueError("--vocab-size contradicts --data-path: the vocabulary is that of --vocab-file")
+    if args.vocab_file is None:
+        raise ValueError("--data-path needs --vocab-file")
+    validate(filled)
+    check_data_files(filled)
+    return filled

@@ -1,0 +1,92 @@
+"""Alerts name what went wrong first, and stay quiet about what is in order."""
+
+import numpy as np
+import pytest
+
+from dslm_patches.tracing.alerts import AlertLimits, alerts, growth_rates
+from dslm_patches.tracing.names import layers_of
+from dslm_patches.tracing.record import Site, SiteStatistics, TraceRecord, WeightStatistics
+
+LIMITS = AlertLimits()
+LAYERS = 24
+
+
+def statistics(places: int, **changed: np.ndarray) -> SiteStatistics:
+    ones = {name: np.ones(places) for name in ("variance", "rms", "absolute_maximum", "count")}
+    zeros = {name: np.zeros(places) for name in ("mean", "correlation", "non_finite")}
+    return SiteStatistics(**{**ones, **zeros, **changed})
+
+
+def record(**ways: dict[str, dict[str, np.ndarray]]) -> TraceRecord:
+    """A record whose sites are in order, but for `site={"activation": {"variance": ...}}`."""
+    sites = {}
+    for name in ("embeddings", "attention", "ffn", "layer", "head"):
+        layers = layers_of(name, LAYERS)
+        changed = ways.get(name, {})
+        both = [statistics(len(layers), **changed.get(way, {})) for way in ("activation", "gradient")]
+        sites[name] = Site(layers, *both)
+    return TraceRecord(1, sites)
+
+
+def bad(*layers: int) -> dict[str, np.ndarray]:
+    found = np.zeros(LAYERS)
+    found[[layer - 1 for layer in layers]] = 3.0
+    return {"non_finite": found}
+
+
+def test_a_sound_step_has_no_alerts() -> None:
+    assert alerts(record(), LIMITS) == []
+
+
+@pytest.mark.parametrize(
+    ("sites", "told"),
+    [
+        ({"ffn": {"activation": bad(7, 9)}, "layer": {"activation": bad(7, 8)}}, "activation: layer 7, ffn (3 of 1"),
+        ({"ffn": {"activation": bad(8)}, "layer": {"activation": bad(7)}}, "activation: layer 7 (3 of 1"),
+        ({"attention": {"activation": bad(7)}, "ffn": {"activation": bad(7)}}, "activation: layer 7, attention"),
+        ({"ffn": {"gradient": bad(7, 9)}, "layer": {"gradient": bad(8, 9)}}, "gradient: layer 9 (3"),
+        ({"ffn": {"gradient": bad(9)}, "layer": {"gradient": bad(8)}}, "gradient: layer 9, ffn"),
+        # What the forward pass broke, the backward pass inherits.
+        ({"ffn": {"activation": bad(20)}, "layer": {"gradient": bad(3)}}, "activation: layer 20, ffn"),
+        ({"head": {"activation": {"non_finite": np.ones(1)}}}, "activation: head (1 of 1"),
+        (
+            {"embeddings": {"activation": {"non_finite": np.ones(1)}}, "layer": {"activation": bad(1)}},
+            "activation: embed",
+        ),
+    ],
+)
+def test_the_first_non_finite_tensor_is_named(sites: dict, told: str) -> None:
+    found = alerts(record(**sites), LIMITS)
+    assert [one.kind for one in found if one.kind == "non-finite"] == ["non-finite"]
+    assert f"first non-finite {told}" in found[0].text
+
+
+def test_a_non_finite_weight_gradient_is_named() -> None:
+    sums = np.ones((LAYERS, 8))
+    sums[4, 5] = np.nan
+    whole = record()
+    found = alerts(TraceRecord(1, whole.sites, {"mlp.linear_fc1.weight": WeightStatistics.from_sums(sums)}), LIMITS)
+    assert found[0].text == "first non-finite gradient of the weight: layer 5, mlp.linear_fc1.weight"
+
+
+def test_growth_is_measured_along_its_own_direction() -> None:
+    depth = np.arange(LAYERS)
+    up = record(layer={"activation": {"variance": 1.3**depth}, "gradient": {"variance": 1.2 ** depth[::-1]}})
+    rates = growth_rates(up)
+    assert rates == {"activation": pytest.approx(1.3), "gradient": pytest.approx(1.2)}
+    assert [one.kind for one in alerts(up, LIMITS)] == ["activation growth", "gradient growth"]
+    assert alerts(up, AlertLimits(growth=1.31)) == []
+    down = record(layer={"activation": {"variance": 0.8**depth}, "gradient": {"variance": 0.8 ** depth[::-1]}})
+    assert alerts(down, LIMITS) == []
+
+
+def test_a_shallow_model_may_change_its_variance() -> None:
+    assert alerts(record(layer={"activation": {"variance": 1.05 ** np.arange(LAYERS)}}), LIMITS) == []
+
+
+def test_collapsing_tokens_are_named() -> None:
+    correlation = np.linspace(0.5, 0.999, LAYERS)
+    (found,) = alerts(record(layer={"activation": {"correlation": correlation}}), LIMITS)
+    assert found.kind == "rank collapse"
+    first = int(np.flatnonzero(correlation > 0.98)[0]) + 1
+    assert f"at layer {first}" in found.text
