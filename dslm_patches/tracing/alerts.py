@@ -18,7 +18,8 @@ class AlertLimits:
     """When to speak.
 
     Attributes:
-        growth: factor a layer, fitted over the depth, by which forward or gradient variance may grow.
+        growth: factor a layer, fitted over the depth, by which forward variance may grow and gradient variance may
+            change.
         correlation: token correlation of a layer's output above which its tokens count as collapsed.
     """
 
@@ -89,11 +90,14 @@ def _non_finite(record: TraceRecord) -> Iterator[Alert]:
 
 
 def _growth(record: TraceRecord, limit: float) -> Iterator[Alert]:
-    for way, rate in growth_rates(record).items():
-        layers = len(record.sites["layer"].layers)
-        if rate > limit and rate ** (layers - 1) > LEAST_GROWTH:
-            told = "forward variance grows with depth" if way == "activation" else "gradient variance grows downwards"
-            total = rate ** (layers - 1)
+    rates = growth_rates(record)
+    for way, told, rate in (
+        ("activation", "forward variance grows with depth", rates.get("activation", np.nan)),
+        ("gradient", "gradient variance grows towards the embeddings", rates.get("gradient", np.nan)),
+        ("gradient", "gradient variance vanishes towards the embeddings", 1.0 / rates.get("gradient", np.nan)),
+    ):
+        total = rate ** (len(record.sites["layer"].layers) - 1) if rates else np.nan
+        if rate > limit and total > LEAST_GROWTH:
             yield Alert(f"{way} growth", f"{told} by {rate:.4g} a layer, {total:.3g} in all (limit {limit:g})")
 
 

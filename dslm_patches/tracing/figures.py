@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+COLUMNS = 2
 LOG_SCALE_FROM = 10.0
 """Ratio of largest to smallest value from which an axis is logarithmic."""
 
@@ -66,7 +67,7 @@ def depth_panels(header: TraceHeader) -> list[Panel]:
             Panel(
                 "gradient variance",
                 lambda record: record.sites["layer"].gradient.variance,
-                _predicted_gradient,
+                _gradient_and_band,
             ),
         ]
     if "weights" in header.sites:
@@ -84,8 +85,12 @@ def draw_depth_figure(figure: Figure, header: TraceHeader, curves: Sequence[Curv
     panels = depth_panels(header)
     if not panels:
         raise ValueError("nothing to draw against depth: trace the sites layer or weights")
-    axes: list[Axes] = list(figure.subplots(1, len(panels), squeeze=False)[0])
-    for axis, panel in zip(axes, panels, strict=True):
+    rows = -(-len(panels) // COLUMNS)
+    grid = figure.subplots(rows, min(len(panels), COLUMNS), squeeze=False)
+    axes: list[Axes] = list(grid.flat)
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    for axis, panel in zip(axes, panels, strict=False):
         shown = []
         if header.prediction is not None and panel.predicted is not None:
             line, band = panel.predicted(header.prediction, curves[0].record)
@@ -101,18 +106,24 @@ def draw_depth_figure(figure: Figure, header: TraceHeader, curves: Sequence[Curv
     figure.suptitle(title, fontsize=10)
 
 
-def new_depth_figure(panels: int, dpi: int = 100) -> Figure:
+def new_depth_figure(panels: int, dpi: int = 110) -> Figure:
     """An empty figure for so many panels."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.6 * panels, 3.2), dpi=dpi)
+    rows = -(-panels // COLUMNS)
+    figure = Figure(figsize=(4.2 * min(panels, COLUMNS), 3.0 * rows + 0.4), dpi=dpi)
     # Margins set by hand: a layout engine would double the time of each picture.
-    figure.subplots_adjust(left=0.2 / panels, right=1.0 - 0.05 / panels, bottom=0.16, top=0.84, wspace=0.28)
+    figure.subplots_adjust(left=0.09, right=0.98, bottom=0.16 / rows, top=1.0 - 0.2 / rows, hspace=0.36, wspace=0.22)
     return figure
 
 
-def _predicted_gradient(prediction: Prediction, record: TraceRecord) -> tuple[Array, Array]:
-    line = prediction.gradient_variance * record.sites["layer"].gradient.variance[-1]
+def predicted_gradient(prediction: Prediction, record: TraceRecord) -> Array:
+    """The predicted gradient variance, [num_layers], from the measured one at the last layer's output down."""
+    return prediction.gradient_variance * record.sites["layer"].gradient.variance[-1]
+
+
+def _gradient_and_band(prediction: Prediction, record: TraceRecord) -> tuple[Array, Array]:
+    line = predicted_gradient(prediction, record)
     return line, line * prediction.gradient_band
 
 
@@ -121,6 +132,7 @@ def _dress(axis: Axes, title: str, values: Array) -> None:
     if len(values) and values.max() > LOG_SCALE_FROM * values.min() and "correlation" not in title:
         axis.set_yscale("log")
     axis.set(xlabel="layer", title=title)
+    axis.tick_params(labelsize=8)
     axis.locator_params(axis="x", integer=True)
     axis.title.set_fontsize(9)
     axis.grid(alpha=0.3)

@@ -76,8 +76,9 @@ def test_growth_is_measured_along_its_own_direction() -> None:
     assert rates == {"activation": pytest.approx(1.3), "gradient": pytest.approx(1.2)}
     assert [one.kind for one in alerts(up, LIMITS)] == ["activation growth", "gradient growth"]
     assert alerts(up, AlertLimits(growth=1.31)) == []
-    down = record(layer={"activation": {"variance": 0.8**depth}, "gradient": {"variance": 0.8 ** depth[::-1]}})
-    assert alerts(down, LIMITS) == []
+    vanishing = record(layer={"activation": {"variance": 0.8**depth}, "gradient": {"variance": 0.8 ** depth[::-1]}})
+    (found,) = alerts(vanishing, LIMITS)
+    assert (found.kind, "vanishes towards the embeddings by 1.25 a layer" in found.text) == ("gradient growth", True)
 
 
 def test_a_shallow_model_may_change_its_variance() -> None:

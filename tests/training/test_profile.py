@@ -60,6 +60,12 @@ def test_the_command_profiles_random_tokens_and_draws(tmp_path: Path) -> None:
     assert (tmp_path / "again.svg").read_text().count("<path") > 10
 
 
+def test_the_command_profiles_real_text(corpus: None, tmp_path: Path) -> None:
+    done = dslm("profile", "bert", *SHAPE, "--dslm", *data_flags("bert"), "--json", str(tmp_path / "profile.json"))
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "profile.json").read_text())["sites"]["layer"]["activation"]["count"] == [1024.0] * 7
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [

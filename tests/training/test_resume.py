@@ -32,7 +32,7 @@ def command(model: str, folder: Path, *extra: str) -> list[str]:
 def curves(folder: Path) -> dict[str, dict[int, float]]:
     """Every scalar of a run's TensorBoard files, by tag and step, as the float32 they are; timings left out."""
     found: dict[str, dict[int, float]] = {}
-    for file in sorted((folder / "board").iterdir()):
+    for file in sorted((folder / "board").glob("events*")):
         events = EventAccumulator(str(file), size_guidance={"scalars": 0})
         events.Reload()
         for tag in events.Tags()["scalars"]:
@@ -64,9 +64,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     assert code == 0
     assert "resumed from" in output
     expected = curves(straight)
-    assert {"training/lm loss", "validation/loss", "forward variance/layer 0004"} <= set(expected)
+    assert {"training/lm loss", "validation/loss", "layer gradient variance/0004"} <= set(expected)
     assert len(expected["training/lm loss"]) == 6
     assert curves(broken) == expected
+    traces = [(folder / "board" / "trace.jsonl").read_text() for folder in (straight, broken)]
+    assert traces[0].count("\n") == 1 + 4, "a header and iterations 1, 2, 4, 6"
+    assert traces[1] == traces[0]
     code, output = run(ranks, world_size, command(model, broken, *layout), model)
     assert "done already" in output
 

@@ -195,7 +195,8 @@ def add_tracing(parser: Parser, model: str) -> None:
         "--trace-growth-limit",
         type=float,
         default=1.02,
-        help="warn when forward or gradient variance grows by more than this factor a layer; default 1.02",
+        help="warn when forward variance grows, or gradient variance changes, by more than this factor a layer and by "
+        "more than 10 in all; default 1.02",
     )
     add(
         "--trace-correlation-limit",

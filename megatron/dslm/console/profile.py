@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     """
     check_outputs(args)
     trainer_args = _trainer_args(args)
+    trainer_args.trace_theory = True
     from importlib import import_module
 
     from tqdm import tqdm
@@ -102,7 +103,7 @@ def _trainer_args(args: argparse.Namespace) -> argparse.Namespace:
     filled = build_parser(args.model).parse_args([*needed.split(), *["--train-iters", "1", "--vocab-file", "-"]])
     filled.eval_iters, filled.rank, filled.world_size = 0, 0, 1
     own = {name: value for name, value in vars(args).items() if name not in ("run", "plot", "json", "add_flags")}
-    vars(filled).update(own, trace_theory=True, trace_dir=None)
+    vars(filled).update(own, trace_dir=None)
     if args.data_path is None and args.train_data_path is None:
         for name in ("vocab_file", "merge_file", "split", "valid_data_path", "test_data_path"):
             if getattr(args, name) is not None:

@@ -1,0 +1,170 @@
+"""Traces in a real run: files, curves and pictures on TensorBoard's page, and a halt that names the tensor."""
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from dslm_patches.tracing.trace_file import read_header, read_records
+from megatron.dslm.arguments import parse_args
+from tests.corpus import ROOT, data_flags
+from tests.distributed.pool import RankPool
+
+WORKERS = "tests.training.pretrain_workers"
+SHAPE = ["--num-layers", "4", "--hidden-size", "32", "--num-attention-heads", "4", "--seq-length", "32", "--dslm"]
+TRAINING = ["--micro-batch-size", "2", "--global-batch-size", "4", "--train-iters", "6", "--lr", "1e-3"]
+LOGGING = ["--log-interval", "1", "--eval-iters", "0", "--trace-interval", "2", "--trace-theory"]
+ARTEFACT = ROOT / "runs" / "tensorboard_page.png"
+TP2, PP2 = ["--tensor-model-parallel-size", "2"], ["--pipeline-model-parallel-size", "2"]
+
+
+def command(model: str, folder: Path, *extra: str) -> list[str]:
+    return [*SHAPE, *TRAINING, *LOGGING, "--tensorboard-dir", str(folder), *data_flags(model), *extra]
+
+
+@pytest.fixture(scope="module")
+def traced(ranks: RankPool, corpus: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run over two pipeline stages that traced everything."""
+    folder = tmp_path_factory.mktemp("traced")
+    sites = ["--trace-sites", "layer", "attention", "ffn", "norms", "logits", "embeddings", "head", "weights"]
+    argv = command("bert", folder, *sites, *PP2)
+    assert ranks.run(2, f"{WORKERS}:run", process_group=False, argv=argv, model="bert")[-1][0] == 0
+    return folder
+
+
+def test_a_run_writes_its_traces(traced: Path) -> None:
+    records = list(read_records(traced))
+    assert [one.iteration for one in records] == [1, 2, 4, 6]
+    assert all(len(one.sites) == 9 and "mlp.linear_fc2.weight" in one.weights for one in records)
+    header = read_header(traced)
+    assert header.title == "BERT 4 x 32, dslm, pre-LN"
+    assert header.prediction is not None
+    assert header.prediction.variance == pytest.approx([1.0] * 4, abs=0.1)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def test_tensorboards_page_shows_curves_and_the_depth_figure(traced: Path, tmp_path: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs a browser: apt-get install chromium (CI does)")
+    port = free_port()
+    server = [str(Path(sys.executable).parent / "tensorboard"), "--logdir", str(traced), "--port", str(port)]
+    with subprocess.Popen(
+        [*server, "--host", "localhost"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as board:
+        try:
+            wait_for_data(port)
+            page = open_page(chromium, port, tmp_path)
+        finally:
+            board.terminate()
+    assert page.count('title="layer activation variance/000') == 4
+    assert 'title="depth/variance against depth"' in page
+    assert re.search(r'<img [^>]*alt="Image at step 6"[^>]*imageData', page), "the figure's picture"
+    assert len(re.findall(r'<path d="M[^"]+L[^"]+" style="fill: none; stroke', page)) >= 4, "the curves' lines"
+    assert ARTEFACT.stat().st_size > 20_000
+
+
+def wait_for_data(port: int) -> None:
+    """Until TensorBoard answers and has read the run."""
+    for _ in range(120):
+        try:
+            with urllib.request.urlopen(f"http://localhost:{port}/data/plugin/timeseries/tags", timeout=10) as answer:
+                if "variance against depth" in answer.read().decode():
+                    return
+        except OSError:
+            pass
+        time.sleep(0.5)
+    pytest.fail("TensorBoard did not serve the run")
+
+
+def open_page(chromium: str, port: int, profile: Path) -> str:
+    """The page's text once its cards are there; keeps a screenshot."""
+    ARTEFACT.parent.mkdir(exist_ok=True)
+    tags = "tagFilter=against%20depth%7Clayer%20activation%20variance"
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
+    look = ["--virtual-time-budget=60000", f"--screenshot={ARTEFACT}", "--dump-dom", "--window-size=1600,1400"]
+    start = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={profile}"]
+    page = ""
+    for _ in range(5):
+        done = subprocess.run(
+            [*start, *quiet, *look, f"http://localhost:{port}/?forceSVG=true&{tags}#timeseries"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        page = done.stdout
+        if "image-card" in page and "scalar-card" in page and "stroke: rgb" in page:
+            break
+    return page
+
+
+@pytest.mark.parametrize(("world_size", "layout"), [(1, []), (2, PP2), (2, TP2)])
+def test_a_non_finite_tensor_halts_all_ranks_by_name(
+    ranks: RankPool, corpus: None, tmp_path: Path, world_size: int, layout: list[str]
+) -> None:
+    sites = ["--trace-sites", "layer", "attention", "ffn", "--trace-halt-on", "non-finite"]
+    argv = command("bert", tmp_path, *layout, *sites)
+    results = ranks.run(world_size, f"{WORKERS}:run_poisoned", process_group=False, argv=argv, model="bert", layer=3)
+    assert [code for code, _ in results] == [1] * world_size
+    stopped = [line for _, output in results for line in output.splitlines() if "stopped" in line]
+    assert len(stopped) == 1, "one line, on one rank"
+    assert "stopped: iteration 1: first non-finite activation: layer 3, ffn (" in stopped[0]
+    report = tmp_path / "non_finite_0000001.json"
+    assert str(report) in stopped[0]
+    content = json.loads(report.read_text())
+    assert content["alerts"][0].startswith("first non-finite activation: layer 3, ffn")
+    assert content["sites"]["layer"]["activation"]["non_finite"][1] == 0.0
+    assert content["sites"]["layer"]["activation"]["non_finite"][2] > 0.0
+
+
+def test_a_non_finite_loss_ends_a_run_without_the_flag_and_is_named(
+    ranks: RankPool, corpus: None, tmp_path: Path
+) -> None:
+    argv = command("bert", tmp_path)
+    ((code, output),) = ranks.run(1, f"{WORKERS}:run_poisoned", process_group=False, argv=argv, model="bert", layer=2)
+    assert code == 1
+    assert "warning: iteration 1: first non-finite activation: layer 2" in output
+    assert "stopped: gradient norm nan" in output
+
+
+def test_a_site_the_model_does_not_have_is_one_line(ranks: RankPool, corpus: None, tmp_path: Path) -> None:
+    argv = command("gpt", tmp_path, "--trace-sites", "layer")
+    worker = f"{WORKERS}:run_with_moe_config"
+    ((code, output),) = ranks.run(1, worker, process_group=False, argv=argv, model="gpt")
+    assert code == 2
+    assert "error: tracing does not cover mixture of experts" in output
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--trace-interval", "5"], "--trace-interval 5 needs --trace-dir or --tensorboard-dir"),
+        (["--trace-theory"], "--trace-theory needs --trace-interval"),
+        (["--trace-halt-on", "non-finite"], "--trace-halt-on needs --trace-interval"),
+        (["--trace-interval", "-1", "--trace-dir", "x"], "--trace-interval must not be negative"),
+        (["--trace-sites", "logit", "--trace-dir", "x"], "invalid choice: 'logit'"),
+        (["--trace-growth-limit", "0", "--trace-dir", "x"], "--trace-growth-limit must be positive"),
+        (["--trace-dir", "/dev/null/x"], "--trace-dir /dev/null/x"),
+    ],
+)
+def test_mistakes_in_trace_flags_are_one_line(
+    corpus: None, capsys: pytest.CaptureFixture[str], flags: list[str], told: str
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse_args("bert", [*SHAPE, *TRAINING, *data_flags("bert"), *flags])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
