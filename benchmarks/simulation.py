@@ -10,17 +10,14 @@ Prints progress to standard error and one JSON line last.
 """
 
 import argparse
-import json
 import math
-import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import torch
+from report import paired, print_report
 from torch import Tensor
 
 from dslm_patches.simulation.draws import Draws, Settings
@@ -154,15 +151,7 @@ def run(component: str, pairs: int, effort: float) -> dict[str, object]:
         ours.append(grid.configurations / (time.perf_counter() - start))
         peer.append(1.0 / naive_seconds(component, grid, samples))
         print(f"{component}: {ours[-1]:.3g} against {peer[-1]:.3g} configurations/s", file=sys.stderr, flush=True)
-    return {
-        "case": component,
-        "metric": "configurations_per_s",
-        "ours": round(statistics.median(ours), 3),
-        "peer": round(statistics.median(peer), 5),
-        "ratio": round(statistics.median(a / b for a, b in zip(ours, peer, strict=True)), 1),
-        "pairs": pairs,
-        "samples": samples,
-    }
+    return {**paired(component, "configurations_per_s", ours, peer), "samples": samples}
 
 
 def main() -> None:
@@ -172,9 +161,7 @@ def main() -> None:
     args = parser.parse_args()
     pairs, effort = (1, 0.05) if args.quick else (5, 0.25)
     results = [run(component, pairs, effort) for component in SIMULATIONS]
-    machine = {"cpus": torch.get_num_threads(), "architecture": platform.machine()}
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    print(json.dumps({"benchmark": "simulation", "machine": machine, "versions": versions, "results": results}))
+    print_report("simulation", results)
 
 
 if __name__ == "__main__":

@@ -12,34 +12,31 @@ correlate), count_tokens n T, and the number of elements that are not finite.
 TOKEN_SQUARES = FIELDS.index("token_squares")
 
 
-def token_sums(x: Tensor) -> Tensor:
-    """Sum over the tokens of each sequence and feature, [b, h] in float64, of hidden states [s, b, h]."""
-    return x.sum(dim=0, dtype=torch.float64)
+def element_sums(x: Tensor, shards: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums of hidden states, largest absolute value, and sums over the tokens.
 
-
-def element_sums(x: Tensor, total: Tensor, tokens: int) -> Tensor:
-    """A row of sums of x, its token_squares left 0.
-
-    The squares are summed around the mean, where rounding is relative to the deviation and not to the mean, and in
-    float64: fp32 norms of 8 M elements were measured to be off by 5e-4.
+    Sums are taken around the mean of the first token, so that fp32 rounding is relative to the deviations and not to
+    the mean, and squares in float64: fp32 norms of 8 M elements were measured to be off by 5e-4.
 
     Args:
-        x: of any shape.
-        total: float64, the sum of x.
-        tokens: T of the whole sequence; 0 where x has no tokens to correlate.
+        x: [s, b, h]; or [n, 1, 1] for elements that are no tokens, with `shards` 0.
+        shards: ranks that share the tokens of a sequence.
+
+    Returns:
+        A row of FIELDS, its token_squares left 0; the maximum, NaN where x holds one; token sums [b, h], float64.
     """
-    count = x.numel()
-    center = (total / count).float()
-    deviation = torch.linalg.vector_norm(torch.sub(x.float(), center), dtype=torch.float64)
-    center = center.double()
-    squares = deviation.square() + 2.0 * center * total - count * center.square()
-    row = x.new_tensor([count, 0.0, 0.0, 0.0, count * tokens, 0.0], dtype=torch.float64)
-    row[1], row[2] = total, squares
-    row[5] = torch.count_nonzero(x - x)  # x - x is 0 for a finite x and NaN otherwise
-    return row
-
-
-def absolute_maximum(x: Tensor) -> Tensor:
-    """The largest absolute value, NaN where x holds one; float64."""
+    count, tokens = x.numel(), x.size(0)
     low, high = torch.aminmax(x)
-    return torch.maximum(-low, high).double()
+    centred = x.float() if x.dtype != torch.float32 else x
+    center = centred[:1].mean()
+    centred = centred - center
+    center = center.double()
+    of_tokens = centred.sum(dim=0) if shards else centred.sum(dim=0, dtype=torch.float64)
+    own = of_tokens.sum(dtype=torch.float64)
+    deviations = torch.linalg.vector_norm(centred, dtype=torch.float64).square()
+    row = center.new_zeros(len(FIELDS))
+    row[0], row[4] = count, count * tokens * shards
+    row[1] = count * center + own
+    row[2] = deviations + 2.0 * center * own + count * center.square()
+    row[5] = torch.count_nonzero(x - x)  # x - x is 0 for a finite x and NaN otherwise
+    return row, torch.maximum(-low, high).double(), of_tokens.double() + tokens * center

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from dslm_patches.tracing.names import DIRECTIONS
 from dslm_patches.tracing.record import QUANTITIES, WEIGHT_QUANTITIES, TraceRecord
 from dslm_patches.tracing.trace_file import TraceHeader
 
+FIGURE_SHARE = 0.005
 CURVES_A_CHART = 12
 """Evenly spaced layers in a chart of the custom-scalars tab: more lines cannot be told apart."""
 CHARTED = ("variance", "correlation", "absolute_maximum")
@@ -28,30 +30,32 @@ class TensorBoardTraces:
     custom-scalars tab has a chart a group with at most twelve layers spread over the depth; the images tab has
     "depth/variance against depth", with the prediction's line and band.
 
+    Pictures are drawn of the first and the last step, and between them as often as they take at most FIGURE_SHARE of
+    the time: TensorBoard shows ten of them.
+
     Args:
         writer: a torch.utils.tensorboard.SummaryWriter.
-        figure_interval: iterations that lie between two pictures at least; each takes a tenth of a second.
     """
 
-    def __init__(self, writer: Any, header: TraceHeader, figure_interval: int = 1) -> None:
+    def __init__(self, writer: Any, header: TraceHeader) -> None:
         self._writer = writer
         self._header = header
-        self._figure_interval = figure_interval
-        self._next_figure = 0
+        self._begun = time.perf_counter()
+        self._drawing = 0.0
         self._laid_out = False
 
-    def write(self, record: TraceRecord) -> None:
-        """One step."""
+    def write(self, record: TraceRecord, *, last: bool = False) -> None:
+        """One step; the last one gets a picture in any case."""
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in _scalars(record) if np.isfinite(value)]
+        begun = time.perf_counter()
+        if depth_panels(self._header) and (last or self._drawing <= FIGURE_SHARE * (begun - self._begun)):
+            values.append(self._depth_figure(record))
+            self._drawing += time.perf_counter() - begun
+        # One event for all of them: a writer call for each would cost thirty times as much.
+        self._writer.file_writer.add_summary(Summary(value=values), record.iteration)
         if not self._laid_out:
             self._writer.add_custom_scalars(layout(record))
             self._laid_out = True
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in _scalars(record) if np.isfinite(value)]
-        if depth_panels(self._header) and record.iteration >= self._next_figure:
-            self._next_figure = record.iteration + self._figure_interval
-            values.append(self._depth_figure(record))
-        # One event for all of them: a writer call for each would cost thirty times as much.
-        self._writer.file_writer.add_summary(Summary(value=values), record.iteration)
-        self._writer.flush()
 
     def say(self, text: str, iteration: int) -> None:
         """An alert."""

@@ -10,7 +10,7 @@ from megatron.core import parallel_state
 from megatron.core.utils import unwrap_model
 from torch import Tensor
 
-from dslm_patches.tracing.moments import FIELDS, TOKEN_SQUARES, absolute_maximum, element_sums, token_sums
+from dslm_patches.tracing.moments import FIELDS, TOKEN_SQUARES, element_sums
 from dslm_patches.tracing.names import DIRECTIONS, layers_of, tensor_names
 from dslm_patches.tracing.record import Site, SiteStatistics, TraceRecord, WeightStatistics
 from dslm_patches.tracing.sites import Probe, probes, refuse_what_is_not_covered
@@ -160,20 +160,15 @@ class Tracer:
     def _measure(self, way: int, place: int, x: Tensor, counted: Tensor | None, sharded: bool) -> None:
         if not self._active:
             return
-        if counted is not None:
-            x = x[counted]
-            row = element_sums(x, x.sum(dtype=torch.float64), tokens=0)
-        else:
-            tokens = token_sums(x)
-            shards = self._sequence_shards(sharded)
-            row = element_sums(x, tokens.sum(), tokens=x.size(0) * shards)
-            if shards == 1:
-                row[TOKEN_SQUARES] = tokens.square().sum()
-            else:
-                self._token_sums.append((way, place, tokens))
+        shards = self._sequence_shards(sharded) if counted is None else 0
+        row, largest, tokens = element_sums(x if counted is None else x[counted].view(-1, 1, 1), shards)
+        if shards == 1:
+            row[TOKEN_SQUARES] = tokens.square().sum()
+        elif shards > 1:
+            self._token_sums.append((way, place, tokens))
         self._sums[way, place] += row
         held = self._maxima[way, place]
-        torch.maximum(held, absolute_maximum(x), out=held)
+        torch.maximum(held, largest, out=held)
 
     def _sequence_shards(self, sharded: bool) -> int:
         if sharded or not self._config.sequence_parallel:

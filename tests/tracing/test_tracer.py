@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dslm_patches.tracing.moments import FIELDS, TOKEN_SQUARES, absolute_maximum, element_sums, token_sums
+from dslm_patches.tracing.moments import FIELDS, TOKEN_SQUARES, element_sums
 from dslm_patches.tracing.record import SiteStatistics
 from tests.corpus import data_flags
 from tests.distributed.pool import RankError, RankPool
@@ -16,11 +16,10 @@ def statistics(parts: list[torch.Tensor]) -> SiteStatistics:
     """Of one place whose batch is measured in parts [s, b, h]."""
     rows, largest = torch.zeros(len(FIELDS), dtype=torch.float64), 0.0
     for part in parts:
-        tokens = token_sums(part)
-        row = element_sums(part, tokens.sum(), tokens=part.size(0))
+        row, maximum, tokens = element_sums(part)
         row[TOKEN_SQUARES] = tokens.square().sum()
         rows += row
-        largest = max(largest, absolute_maximum(part).item())
+        largest = max(largest, maximum.item())
     return SiteStatistics.from_sums(rows.numpy()[None], np.array([largest]))
 
 

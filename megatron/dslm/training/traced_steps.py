@@ -73,19 +73,27 @@ class TracedSteps:
                 report.write_text(json.dumps(told, indent=1) + "\n")
             raise NonFiniteError(f"iteration {record.iteration}: {halting[0].text}; report in {report}")
 
+    def remove(self) -> None:
+        """Takes the tracer's hooks off."""
+        self._tracer.remove()
+
     def _write(self, record: TraceRecord, found: list[Alert]) -> None:
         if self._writer is None:
             self._open(record)
         assert self._writer is not None
         self._writer.write(record)
         if self._tensorboard is not None:
-            self._tensorboard.write(record)
+            self._tensorboard.write(record, last=self._is_last(record.iteration))
         for alert in found:
             if alert.kind not in self._said:
                 self._progress.say(f"warning: iteration {record.iteration}: {alert.text}")
                 if self._tensorboard is not None:
                     self._tensorboard.say(alert.text, record.iteration)
         self._said = {alert.kind for alert in found}
+
+    def _is_last(self, iteration: int) -> bool:
+        """Whether no later iteration is traced."""
+        return iteration + self._args.trace_interval > self._args.train_iters
 
     def _open(self, record: TraceRecord) -> None:
         """Opens the files at the first traced step, which says where the predicted gradient starts."""
@@ -94,4 +102,4 @@ class TracedSteps:
         self._writer = TraceWriter(args.trace_dir, header, self._resumed)
         if self._progress.writer is not None:
             # A run that goes on keeps its header: the prediction is of the initial weights.
-            self._tensorboard = TensorBoardTraces(self._progress.writer, read_header(args.trace_dir), args.log_interval)
+            self._tensorboard = TensorBoardTraces(self._progress.writer, read_header(args.trace_dir))

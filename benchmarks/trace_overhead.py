@@ -1,0 +1,109 @@
+"""What tracing every layer's output, forward and backward, costs a training step: traced against untraced, in turn.
+
+    python benchmarks/trace_overhead.py [--quick]
+
+The whole path of a traced run: hooks, collectives, trace.jsonl, TensorBoard's scalars and its figure at every tenth
+iteration, with the theory's line. BERT 12 x 256, sequence 128, batch 16, dropout 0.1, fp32, real text, one rank.
+every_step: blocks of ten traced steps beside blocks of ten untraced ones; every_10: with one traced step in ten.
+Prints progress to standard error and one JSON line last.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from megatron.core.utils import unwrap_model
+from report import paired, print_report
+
+from dslm_patches.schemes import build_scheme
+from megatron.dslm.arguments import parse_args
+from megatron.dslm.arguments.shape import shape_from_flags
+from megatron.dslm.data.batches import batch_iterator
+from megatron.dslm.data.datasets import build_datasets
+from megatron.dslm.initialize import initialize, shut_down
+from megatron.dslm.logging.progress import Progress
+from megatron.dslm.logging.quiet import quiet_libraries
+from megatron.dslm.models import bert
+from megatron.dslm.models.build import build_chunks, wrap_chunks
+from megatron.dslm.training.optimization import build_optimizer, build_scheduler
+from megatron.dslm.training.step import Trainer
+from megatron.dslm.training.traced_steps import TracedSteps
+
+BLOCK = 10
+CASES = {"every_step": 1, "every_10": 10}
+FLAGS = """--dslm --num-layers 12 --hidden-size 256 --num-attention-heads 4 --seq-length 128 --micro-batch-size 16
+    --train-iters 100000 --lr 1e-4 --eval-iters 0 --log-interval 10 --trace-theory --split 90,5,5
+    --data-path data/wikipedia/bert_text_sentence --vocab-file data/wikipedia/bert-vocab.txt
+    --data-cache-path data/wikipedia/cache"""
+
+
+class Run:
+    """A trainer, and blocks of its steps."""
+
+    def __init__(self, folder: str) -> None:
+        self.args = parse_args("bert", [*FLAGS.split(), "--trace-dir", folder, "--tensorboard-dir", folder])
+        initialize(self.args)
+        data = build_datasets(self.args, bert.dataset(self.args))[0]
+        chunks, self.scheme = build_chunks(self.args, bert.provide_model)
+        chunks = wrap_chunks(self.args, chunks)
+        optimizer = build_optimizer(self.args, chunks)
+        self.trainer = Trainer(self.args, chunks, bert.forward_step, optimizer, build_scheduler(self.args, optimizer))
+        self.iterators: list[Iterator[Any]] = [batch_iterator(self.args, data, 0)]
+        self.progress = Progress(self.args, 0)
+        assert self.scheme == build_scheme("dslm", shape_from_flags(self.args, self.args.tokenizer.vocab_size))
+        self.iteration = 1  # the first iteration is traced at any interval
+
+    def block(self, traces: TracedSteps | None) -> float:
+        """Seconds of ten steps."""
+        start = time.perf_counter()
+        for _ in range(BLOCK):
+            self.iteration += 1
+            now = traces if traces is not None and traces.start(self.iteration) else None
+            self.trainer.step(self.iterators, now.gradients_ready if now else None)
+            if now:
+                now.finish()
+        return time.perf_counter() - start
+
+    def traced_block(self, interval: int) -> float:
+        """The same with hooks on, and a trace at every `interval`; opening the files is not counted."""
+        self.args.trace_interval = interval
+        traces = TracedSteps(self.args, self.trainer.chunks, self.scheme, self.progress, self.iteration)
+        # As in a long run: files are open and the prediction, made once, is there.
+        traces.start(interval)
+        self.trainer.step(self.iterators, traces.gradients_ready)
+        traces.finish()
+        self.iteration = -(-self.iteration // BLOCK) * BLOCK
+        seconds = self.block(traces)
+        traces.remove()
+        return seconds
+
+
+def main() -> None:
+    """Runs both cases."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two pairs of each case: under a minute")
+    pairs = 2 if parser.parse_args().quick else 15
+    quiet_libraries()
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(folder)
+        assert not unwrap_model(run.trainer.chunks[0]).encoder.layers[0]._forward_hooks
+        run.block(None)
+        results = []
+        for case, interval in CASES.items():
+            traced, untraced = [], []
+            for _ in range(pairs):
+                traced.append(run.traced_block(interval) / BLOCK)
+                untraced.append(run.block(None) / BLOCK)
+                told = f"{case}: {traced[-1]:.4f} s a step traced, {untraced[-1]:.4f} s untraced"
+                print(told, file=sys.stderr, flush=True)
+            results.append(paired(case, "step_time", traced, untraced))
+        run.progress.close()
+    print_report("trace_overhead", results)
+    shut_down()
+
+
+if __name__ == "__main__":
+    main()
