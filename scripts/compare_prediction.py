@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 import warnings
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,10 @@ from dslm_patches.mcore import apply_scheme, layer_spec, model_shape
 from dslm_patches.schemes import SchemeOptions
 from dslm_patches.schemes.prediction import predict
 from dslm_patches.theory.moments import OutsideTheoryWarning
-from dslm_patches.tracing.layer_moments import layer_moments
+from dslm_patches.tracing import Tracer
 
 ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "swiglu": F.silu}
+MEASURED = ("variance", "correlation")
 DEPTHS = "bert-12,gpt-12,bert-24,gpt-48,bert-96,bert-192"
 
 
@@ -126,9 +127,14 @@ def measure(model: Any, case: Case, size: Size, seed: int) -> np.ndarray:
         def forward() -> Any:
             return model(tokens, positions, future)
 
-    result = np.array([astuple(one) for one in layer_moments(model, forward, torch.randn_like)])
+    tracer = Tracer([model])
+    tracer.start()
+    output = forward()  # without a head, the last layer's
+    output.backward(torch.randn_like(output))
+    site = tracer.collect().sites["layer"]
+    tracer.remove()
     model.zero_grad(set_to_none=True)
-    return result
+    return np.stack([getattr(way, name) for way in (site.activation, site.gradient) for name in MEASURED], axis=1)
 
 
 def compare(case: Case, size: Size, most_seeds: int) -> dict[str, Any]:

@@ -21,6 +21,7 @@ ARROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (
             "dslm_patches.schemes",
             "dslm_patches.theory",
+            "dslm_patches.tracing.names",
             "megatron.dslm.data.tokenizer",
             "megatron.dslm.one_line_parser",
         ),
@@ -59,6 +60,12 @@ def test_a_package_imports_only_what_it_stands_on(package: str) -> None:
                 assert within(name, (*allowed, package)), f"{path.relative_to(ROOT)} imports {name}"
             if within(name, HEAVY):
                 assert within(name, heavy), f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_what_reads_a_trace_needs_no_torch() -> None:
+    modules = [f"dslm_patches.tracing.{name}" for name in ("names", "record", "trace_file", "alerts", "figures")]
+    code = f"import sys, {', '.join(modules)}; print(sorted({{'torch', 'megatron.core'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "[]\n"
 
 
 def test_megatron_stays_a_namespace_package() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from megatron.core import parallel_state
+from megatron.core.distributed import DistributedDataParallelConfig
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.transformer.transformer_layer import TransformerLayer
@@ -93,6 +94,7 @@ def _unmasked_logits(module: Any, inputs: tuple[Any, ...]) -> tuple[Tensor, Tens
     return logits, None if masked is None else ~masked.expand_as(logits)
 
 
+_ONE = DistributedDataParallelConfig()
 _REFUSED_CONFIG = {
     "context_parallel_size": ("context parallelism", 1),
     "num_moe_experts": ("mixture of experts", None),
@@ -111,14 +113,28 @@ _REFUSED_CONFIG = {
 }
 
 
-def refuse_what_is_not_covered(chunks: Sequence[Any]) -> None:
-    """Raises ValueError that names the mode in which this model would not be measured rightly."""
-    config = chunks[0].config
+def refuse_what_is_not_covered(chunks: Sequence[Any], models: Sequence[Any]) -> None:
+    """Raises ValueError that names the mode in which a model would not be measured rightly.
+
+    Args:
+        chunks: model chunks, wrapped or not.
+        models: the same, unwrapped.
+    """
+    for told in _not_covered(chunks, models):
+        raise ValueError(f"tracing does not cover {told}: turn it off, or the tracing (--trace-interval 0)")
+
+
+def _not_covered(chunks: Sequence[Any], models: Sequence[Any]) -> Iterator[str]:
+    config = models[0].config
     for name, (told, off) in _REFUSED_CONFIG.items():
         value = getattr(config, name, off)
         if value != off and value not in (None, False, 0):
-            raise ValueError(f"tracing does not cover {told}: turn it off, or the tracing (--trace-interval 0)")
+            yield told
     if parallel_state.get_context_parallel_world_size() > 1:
-        raise ValueError("tracing does not cover context parallelism: turn it off, or the tracing (--trace-interval 0)")
-    if any(getattr(chunk, "encoder", None) is not None and getattr(chunk, "decoder", None) for chunk in chunks):
-        raise ValueError("tracing does not cover encoder-decoder models: their layers would share numbers")
+        yield "context parallelism"
+    if any("FullyShardedDataParallel" in type(chunk).__name__ for chunk in chunks):
+        yield "fully sharded data parallelism"
+    if any(getattr(chunk, "ddp_config", _ONE).num_distributed_optimizer_instances > 1 for chunk in chunks):
+        yield "several instances of the distributed optimizer"
+    if any(getattr(model, "encoder", None) is not None and hasattr(model, "decoder") for model in models):
+        yield "encoder-decoder models, whose layers share numbers"

@@ -48,7 +48,7 @@ class Tracer:
 
     def __init__(self, chunks: Sequence[Any], sites: Sequence[str] = ("layer",), *, num_layers: int | None = None):
         models = [unwrap_model(chunk) for chunk in chunks]
-        refuse_what_is_not_covered(models)
+        refuse_what_is_not_covered(chunks, models)
         self._config = models[0].config
         self._num_layers = num_layers or self._config.num_layers
         self._names = tensor_names(sites)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dslm_patches.tracing.trace_file import read_records
 from tests.corpus import ROOT, data_flags
 
 pytestmark = [
@@ -46,3 +47,29 @@ def test_gpu_and_cpu_start_from_the_same_weights(corpus: None) -> None:
 def test_a_gpu_run_saves(corpus: None, tmp_path: Path) -> None:
     losses("gpt", "--bf16", "--use-distributed-optimizer", "--save", str(tmp_path))
     assert (tmp_path / "latest_checkpointed_iteration.txt").read_text() == "20"
+
+
+def test_traces_on_gpu_and_cpu_agree(corpus: None, tmp_path: Path) -> None:
+    flags = [
+        "--hidden-dropout",
+        "0",
+        "--attention-dropout",
+        "0",
+        "--transformer-impl",
+        "local",
+        "--trace-interval",
+        "20",
+    ]
+    records = []
+    for gpu in (True, False):
+        losses("bert", *flags, "--trace-dir", str(tmp_path / str(gpu)), gpu=gpu)
+        records.append(next(read_records(tmp_path / str(gpu))))
+    for way in ("activation", "gradient"):
+        ours, theirs = (getattr(one.sites["layer"], way).variance for one in records)
+        assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+@pytest.mark.parametrize("model", ["bert", "gpt"])
+def test_bf16_training_is_traced(corpus: None, tmp_path: Path, model: str) -> None:
+    losses(model, "--bf16", "--trace-interval", "10", "--trace-sites", "layer", "weights", "--trace-dir", str(tmp_path))
+    assert [one.iteration for one in read_records(tmp_path)] == [1, 10, 20]

@@ -122,6 +122,7 @@ def test_bf16_is_measured_in_its_own_precision(ranks: RankPool, corpus: None) ->
         ({"fp8": "hybrid"}, "fp8"),
         ({"mtp_num_layers": 1}, "multi-token prediction"),
         ({"context_parallel_size": 2}, "context parallelism"),
+        ({"num_distributed_optimizer_instances": 2}, "several instances of the distributed optimizer"),
     ],
 )
 def test_modes_that_are_not_covered_are_refused_by_name(

@@ -206,8 +206,9 @@ def trace_frozen(argv: list[str], model: str, frozen_layers: int) -> dict[str, A
 def trace_changed(argv: list[str], model: str, change: dict[str, Any]) -> None:
     """A tracer on a model whose configuration says something else."""
     _, trainer, _ = make_trainer(argv, model)
+    ddp_config = trainer.chunks[0].ddp_config
     for name, value in change.items():
-        setattr(unwrap_model(trainer.chunks[0]).config, name, value)
+        setattr(ddp_config if hasattr(ddp_config, name) else unwrap_model(trainer.chunks[0]).config, name, value)
     Tracer(trainer.chunks)
 
 
