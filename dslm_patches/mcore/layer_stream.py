@@ -79,14 +79,16 @@ class LayerStream(nn.Module):
 
     def run_forward(self, x: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[int, Tensor], list[Any]]:
         """The output, the kept inputs by layer number, and every layer's random states."""
-        kept, states = {}, []
+        kept: dict[int, Tensor] = {}
+        states: list[Any] = []
         for number in range(1, len(self._scheme.layers) + 1):
             if (number - 1) % self._keep_every == 0:
                 kept[number] = x
             states.append(_get_all_rng_states())
             self.load(number)
             self._before(number)
-            x = self.layer(hidden_states=x, **kwargs)[0]
+            # Without gradients, yet megatron-core's residual add turns them on and would keep the graph of all layers.
+            x = self.layer(hidden_states=x, **kwargs)[0].detach()
         return x, kept, states
 
     def run_backward(self, gradient: Tensor, kwargs: Any, kept: dict[int, Tensor], states: list[Any]) -> Tensor:
@@ -94,11 +96,11 @@ class LayerStream(nn.Module):
         final_states = _get_all_rng_states()
         for first in sorted(kept, reverse=True):
             inputs = [kept.pop(first)]
-            last = min(first + self._keep_every, len(states) + 1) - 1
+            last = min(first + self._keep_every - 1, len(self._scheme.layers))
             for number in range(first, last):
                 self._reload(number, states)
                 with torch.no_grad():
-                    inputs.append(self.layer(hidden_states=inputs[-1], **kwargs)[0])
+                    inputs.append(self.layer(hidden_states=inputs[-1], **kwargs)[0].detach())
             for number in range(last, first - 1, -1):
                 self._reload(number, states)
                 x = inputs.pop().detach().requires_grad_()

@@ -150,7 +150,8 @@ class Tracer:
         if not _in_backward():  # there, a forward recomputes activations that were counted already
             activation = x.detach() if bias is None else x.detach() + bias.detach()
             self._measure(ACTIVATION, place, activation, counted, probe.sharded)
-        if x.requires_grad:
+        # megatron-core's residual add turns gradients on even where a checkpointed forward has them off.
+        if x.requires_grad and torch.is_grad_enabled():
             # megatron-core masks logits in place, which cuts a view's own hook off; its base's stays.
             source = x if x._base is None or probe.read_input is None else x._base
             shape = x.shape  # a hook that held x would keep x, and the graph behind it, for ever
