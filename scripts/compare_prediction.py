@@ -1,11 +1,12 @@
 """The theory's prediction against real megatron-core models at initialisation, layer by layer, on random tokens.
 
-    python scripts/compare_prediction.py RESULTS.jsonl [--layers bert-12,gpt-12,...] [--minutes M]
+    python scripts/compare_prediction.py RESULTS.jsonl [--layers bert-12,gpt-12,...] [--minutes M] [--table]
 
 For each model (BERT and GPT, depth, norm placement, activation, dropout, scheme) draws seeds until the standard error
 of the means is under 2 % (correlations: 0.006) at every layer, or --most-seeds are done, and appends one line to
 RESULTS.jsonl; models that have a line already are skipped. Tokens follow Zipf's law, BERT's segments
-part at a uniform position, and the gradient at the last layer's output is standard normal. Ends with all lines.
+part at a uniform position, and the gradient at the last layer's output is standard normal. Ends with all lines, or
+with the table of docs/theory.md: the worst gap over the models of a row, and its standard error.
 """
 
 import argparse
@@ -200,6 +201,34 @@ def line(result: dict[str, Any]) -> str:
     )
 
 
+def table(results: list[dict[str, Any]]) -> str:
+    """Markdown, a row for each depth, placement and scheme."""
+    rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for result in results:
+        case = result["case"]
+        key = f"{case['model'].upper()} {case['num_layers']}, {case['norm_placement']}-LN", case["scheme"]
+        rows.setdefault(key, []).append(result)
+    lines = [
+        "| model | scheme | activations, dropout (models) | variance % | correlation | gradient variance % (error) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (model, scheme), group in rows.items():
+        cases = [one["case"] for one in group]
+        activations = ", ".join(sorted({one["activation"] for one in cases}))
+        dropouts = ", ".join(map(str, sorted({one["dropout"] for one in cases})))
+        variance, correlation, gradient = (
+            max(group, key=lambda one: abs(one[name]["worst"]))
+            for name in ("variance_percent", "correlation", "gradient_percent")
+        )
+        lines.append(
+            f"| {model} | {scheme} | {activations}; {dropouts} ({len(group)}) "
+            f"| {variance['variance_percent']['worst']:+.1f} "
+            f"| {correlation['correlation']['worst']:+.3f} | {gradient['gradient_percent']['worst']:+.1f} "
+            f"({gradient['standard_error_percent']['gradient']:.1f}) |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Runs what is not in the results yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -210,6 +239,7 @@ def main() -> None:
     parser.add_argument("--schemes", default="dslm,xavier,megatron")
     parser.add_argument("--hidden-size", type=int, default=256)
     parser.add_argument("--most-seeds", type=int, default=64)
+    parser.add_argument("--table", action="store_true", help="end with a table in Markdown")
     parser.add_argument("--minutes", type=float, default=math.inf, help="start no model after this long")
     args = parser.parse_args()
     cpu.install()
@@ -240,8 +270,8 @@ def main() -> None:
         with args.results.open("a") as file:
             file.write(json.dumps(result) + "\n")
     torch.distributed.destroy_process_group()
-    for text in args.results.read_text().splitlines():
-        print(line(json.loads(text)))
+    results = [json.loads(text) for text in args.results.read_text().splitlines()]
+    print(table(results) if args.table else "\n".join(map(line, results)))
 
 
 if __name__ == "__main__":
