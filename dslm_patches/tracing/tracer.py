@@ -60,6 +60,7 @@ class Tracer:
         self._token_sums: list[tuple[int, int, Tensor]] = []
         self._weights = WeightSums(chunks, self._num_layers) if "weights" in sites else None
         self._active = False
+        self._scale = 1.0
         found = [probe for model in models for probe in probes(model, self._names)]
         self._handles = [self._hook(probe) for probe in found]
 
@@ -68,6 +69,7 @@ class Tracer:
         self._sums.zero_()
         self._maxima.zero_()
         self._token_sums.clear()
+        self._scale = self._gradient_scale()  # the optimizer's step may change the loss scale
         if self._weights is not None:
             self._weights.start()
             self._weights.add_weights(keep=True)
@@ -92,7 +94,7 @@ class Tracer:
         torch.distributed.all_reduce(sums)
         torch.distributed.all_reduce(maxima, op=torch.distributed.ReduceOp.MAX)
         measured, of_weights = np.split(sums.cpu().numpy(), [self._sums.numel()])
-        scale = self._gradient_scale()
+        scale = self._scale
         rows, largest = measured.reshape(self._sums.shape), maxima.cpu().numpy()
         rows[GRADIENT] *= np.array([1.0, scale, scale**2, scale**2, 1.0, 1.0])
         largest[GRADIENT] *= scale

@@ -35,11 +35,13 @@ def trace(argv: list[str], model: str, sites: tuple[str, ...] = ALL_SITES, steps
 def trace_with_loss_scale(argv: list[str], model: str, scale: float) -> dict[str, Any]:
     """The same with a loss that is scaled up, as fp16 training does, and gradients that the optimizer would unscale."""
     _, trainer, iterators = make_trainer(argv, model)
+    scales = [scale]
     for chunk in trainer.chunks:
-        unwrap_model(chunk).config.grad_scale_func = lambda loss: loss * scale
+        unwrap_model(chunk).config.grad_scale_func = lambda loss: loss * scales[-1]
     tracer = Tracer(trainer.chunks, ALL_SITES)
     tracer.start()
     trainer.step(iterators, tracer.gradients_ready)
+    scales.append(2.0 * scale)  # as a dynamic scaler may, in the optimizer's step
     return tracer.collect(1).as_json()
 
 
