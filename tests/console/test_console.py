@@ -13,7 +13,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 MODEL = "--num-layers 4 --hidden-size 64 --num-attention-heads 4 --seq-length 32"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["predict", "--help"], ["approximations", "--help"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["predict", "--help"], ["approximations", "--help"], ["trace", "--help"], ["profile", "--help"]],
+)
 def test_help_is_light(words: list[str]) -> None:
     code = (
         "import sys\nfrom megatron.dslm.console.main import main\n"
@@ -33,7 +36,7 @@ def test_the_installed_command_answers_fast() -> None:
         start = time.monotonic()
         done = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
         seconds.append(time.monotonic() - start)
-    assert all(name in done.stdout for name in ("predict", "simulate", "approximations"))
+    assert all(name in done.stdout for name in ("predict", "profile", "simulate", "approximations", "trace"))
     assert min(seconds) < 1.0
 
 
