@@ -78,13 +78,8 @@ def depth_panels(header: TraceHeader) -> list[Panel]:
 def draw_depth_figure(figure: Figure, header: TraceHeader, curves: Sequence[Curve], title: str) -> None:
     """Draws the curves of some steps, or runs, against depth on an empty figure, the prediction's line and band under
     them. A predicted gradient starts at the last layer's measured one, of the first curve.
-
-    Raises:
-        ValueError: a trace with neither layers' outputs nor weights.
     """
     panels = depth_panels(header)
-    if not panels:
-        raise ValueError("nothing to draw against depth: trace the sites layer or weights")
     rows = -(-len(panels) // COLUMNS)
     grid = figure.subplots(rows, min(len(panels), COLUMNS), squeeze=False)
     axes: list[Axes] = list(grid.flat)
@@ -107,8 +102,15 @@ def draw_depth_figure(figure: Figure, header: TraceHeader, curves: Sequence[Curv
 
 
 def new_depth_figure(panels: int, dpi: int = 110) -> Figure:
-    """An empty figure for so many panels."""
+    """An empty figure for so many panels.
+
+    Raises:
+        ValueError: no panel, as in a trace with neither layers' outputs nor weights.
+    """
     from matplotlib.figure import Figure
+
+    if panels == 0:
+        raise ValueError("nothing to draw against depth: trace the sites layer or weights")
 
     rows = -(-panels // COLUMNS)
     figure = Figure(figsize=(4.2 * min(panels, COLUMNS), 3.0 * rows + 0.4), dpi=dpi)

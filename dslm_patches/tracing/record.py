@@ -58,7 +58,9 @@ class SiteStatistics:
 
 @dataclass(frozen=True)
 class WeightStatistics:
-    """One weight of every layer, arrays [layers], NaN where a layer has none, it is frozen, or nothing was measured.
+    """One weight of every layer, arrays [layers], NaN where there is none or nothing was measured.
+
+    A frozen weight has no gradient and an update ratio of 0.
 
     Attributes:
         norm, variance: of the weight before the update; the variance is centred, the norm infinite where an element

@@ -51,15 +51,29 @@ def probes(model: Any, names: Sequence[str]) -> Iterator[Probe]:
             if probe.name in names:
                 _check_probe(probe)
                 yield probe
-    block = getattr(model, "decoder", None) or getattr(model, "encoder", None)
     once = {
         "embeddings": getattr(model, "embedding", None) if getattr(model, "pre_process", False) else None,
-        "final_norm": getattr(block, "final_layernorm", None),
+        "final_norm": getattr(_block(model), "final_layernorm", None),
         "head": getattr(model, "output_layer", None) if getattr(model, "post_process", False) else None,
     }
     for name, module in once.items():
         if name in names and module is not None:
+            if getattr(module, "gather_output", False):
+                raise ValueError("--trace-sites head: logits gathered over the tensor-parallel ranks are not covered")
             yield Probe(name, module, sharded=name == "head")
+
+
+def _block(model: Any) -> Any:
+    decoder = getattr(model, "decoder", None)
+    return getattr(model, "encoder", None) if decoder is None else decoder
+
+
+def _block_layers(model: Any) -> Iterator[Any]:
+    return iter(getattr(_block(model), "layers", ()))
+
+
+def _has_transformer_layer(layer: Any) -> bool:
+    return next(transformer_layers(layer), None) is not None
 
 
 def _layer_probes(layer: Any) -> Iterator[Probe]:
@@ -74,6 +88,8 @@ def _layer_probes(layer: Any) -> Iterator[Probe]:
 
 
 def _check_probe(probe: Probe) -> None:
+    if getattr(probe.module, "window_size", None) is not None:
+        raise ValueError("--trace-sites logits: sliding-window attention is not covered; leave logits out")
     if isinstance(probe.module, IdentityOp):
         raise ValueError(
             "--trace-sites norms: Transformer Engine fuses each LayerNorm into the linear after it, so its output "
@@ -91,7 +107,7 @@ def _unmasked_logits(module: Any, inputs: tuple[Any, ...]) -> tuple[Tensor, Tens
     logits, masked = inputs[0], inputs[1] if len(inputs) > 1 else None
     if masked is None and module.attn_mask_type == AttnMaskType.causal and logits.size(-2) > 1:
         masked = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).triu(1)
-    return logits, None if masked is None else ~masked.expand_as(logits)
+    return logits, None if masked is None else ~masked
 
 
 _ONE = DistributedDataParallelConfig()
@@ -136,5 +152,7 @@ def _not_covered(chunks: Sequence[Any], models: Sequence[Any]) -> Iterator[str]:
         yield "fully sharded data parallelism"
     if any(getattr(chunk, "ddp_config", _ONE).num_distributed_optimizer_instances > 1 for chunk in chunks):
         yield "several instances of the distributed optimizer"
+    if not all(_has_transformer_layer(layer) for model in models for layer in _block_layers(model)):
+        yield "layers that are no transformer layers"
     if any(getattr(model, "encoder", None) is not None and hasattr(model, "decoder") for model in models):
         yield "encoder-decoder models, whose layers share numbers"

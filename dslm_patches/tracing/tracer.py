@@ -10,7 +10,7 @@ from megatron.core import parallel_state
 from megatron.core.utils import unwrap_model
 from torch import Tensor
 
-from dslm_patches.tracing.moments import FIELDS, TOKEN_SQUARES, element_sums
+from dslm_patches.tracing.moments import FIELDS, TOKEN_SQUARES, element_sums, token_sums
 from dslm_patches.tracing.names import DIRECTIONS, layers_of, tensor_names
 from dslm_patches.tracing.record import Site, SiteStatistics, TraceRecord, WeightStatistics
 from dslm_patches.tracing.sites import Probe, probes, refuse_what_is_not_covered
@@ -34,8 +34,9 @@ class Tracer:
     not count again. Gradients are those of the mean loss of the global batch, the loss scale taken out. Between steps
     a hook costs one test, nothing is communicated and nothing is read from the device. A traced step ends with one
     packed sum and one packed maximum over all ranks; under sequence parallelism the sums over tokens, whose squares do
-    not add up over the shards of a sequence, are added over the tensor-parallel group first. The site
-    "weights" keeps a copy of this rank's part of the weights during a traced step, for their updates.
+    not add up over the shards of a sequence, are added over the tensor-parallel group first, and kept until then: 8
+    bytes a sequence, feature and tensor. The site "weights" keeps a copy of this rank's part of the weights during a
+    traced step, for their updates.
 
     Args:
         chunks: model chunks of this rank, wrapped or not, one a virtual pipeline stage.
@@ -163,12 +164,15 @@ class Tracer:
     def _measure(self, way: int, place: int, x: Tensor, counted: Tensor | None, sharded: bool) -> None:
         if not self._active:
             return
-        shards = self._sequence_shards(sharded) if counted is None else 0
-        row, largest, tokens = element_sums(x if counted is None else x[counted].view(-1, 1, 1), shards)
-        if shards == 1:
-            row[TOKEN_SQUARES] = tokens.square().sum()
-        elif shards > 1:
-            self._token_sums.append((way, place, tokens))
+        if x.dim() == 3:
+            shards = self._sequence_shards(sharded)
+            row, largest, tokens = token_sums(x, shards)
+            if shards == 1:
+                row[TOKEN_SQUARES] = tokens.square().sum()
+            else:
+                self._token_sums.append((way, place, tokens))
+        else:
+            row, largest = element_sums(x, counted)
         self._sums[way, place] += row
         held = self._maxima[way, place]
         torch.maximum(held, largest, out=held)

@@ -52,7 +52,7 @@ class WeightSums:
     def add_weights(self, *, keep: bool) -> None:
         """Adds the weights, and keeps a copy for `add_updates`."""
         for chunk, place, weight in self._weights():
-            own = _own_part(chunk, weight, weight)
+            own = _own_weights(chunk, weight)
             self._add(place, 0, (own.numel(), *_sums(own)))
             if keep:
                 self._before[place] = own.clone()
@@ -70,7 +70,7 @@ class WeightSums:
         """Adds what has changed since the copy was made, and lets go of it."""
         for chunk, place, weight in self._weights():
             before = self._before.pop(place)
-            update = torch.linalg.vector_norm(_own_part(chunk, weight, weight) - before, dtype=torch.float64).square()
+            update = torch.linalg.vector_norm(_own_weights(chunk, weight) - before, dtype=torch.float64).square()
             self._add(place, 6, (update, before.numel()))
 
     def statistics(self, sums: np.ndarray, unscale: float = 1.0) -> dict[str, WeightStatistics]:
@@ -100,6 +100,15 @@ class WeightSums:
 def _sums(x: Tensor) -> tuple[Tensor, Tensor]:
     """Sum and sum of squares, float64."""
     return x.sum(dtype=torch.float64), torch.linalg.vector_norm(x, dtype=torch.float64).square()
+
+
+def _own_weights(chunk: Any, weight: Any) -> Tensor:
+    """What this data-parallel rank counts of a weight, flat: of the optimizer's fp32 copy where there is one, whose
+    updates are not lost to rounding."""
+    main = getattr(weight, "main_param", None)
+    if main is None:
+        return _own_part(chunk, weight, weight)
+    return main.detach().reshape(-1) if getattr(weight, "main_param_sharded", False) else _own_part(chunk, weight, main)
 
 
 def _own_part(chunk: Any, weight: Any, tensor: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 from dslm_patches.tracing.record import QUANTITIES, WEIGHT_QUANTITIES
 from tests.corpus import data_flags
 from tests.distributed.pool import RankPool
-from tests.distributed.test_layouts_agree import LAYOUTS, NO_DROPOUT, SHAPE, TRAINING
+from tests.distributed.test_layouts_agree import LAYOUTS, NO_DROPOUT, PP2, SHAPE, TRAINING
 
 WORKERS = "tests.tracing.tracing_workers"
 FULL = ["--recompute-granularity", "full", "--recompute-method", "uniform", "--recompute-num-layers", "1"]
@@ -18,6 +18,11 @@ MORE_LAYOUTS = {
     "recompute in blocks": (1, [*FULL[:2], "--recompute-method", "block", "--recompute-num-layers", "2"]),
     "selective recompute": (1, ["--recompute-granularity", "selective"]),
     "TP 2 + SP, recompute": (2, ["--tensor-model-parallel-size", "2", "--sequence-parallel", *FULL]),
+    "TP 2 x DP 2, distributed optimizer": (4, ["--tensor-model-parallel-size", "2", "--use-distributed-optimizer"]),
+    "PP 2 interleaved x DP 2, distributed optimizer": (
+        4,
+        [*PP2, "--num-layers-per-virtual-pipeline-stage", "1", "--use-distributed-optimizer"],
+    ),
     "DP 2 distributed optimizer, overlapped": (
         2,
         ["--use-distributed-optimizer", "--overlap-grad-reduce", "--overlap-param-gather"],
@@ -83,19 +88,22 @@ def test_micro_batches_add_up(ranks: RankPool, corpus: None, model: str) -> None
     check_same(one, four, "one micro-batch", ("activation", "gradient") if model == "gpt" else ("activation",))
 
 
+def visible_logits(model: str, measured: dict[str, Any]) -> float:
+    """8 sequences, 4 heads, 32 tokens: a causal mask leaves each token itself and those before it."""
+    if model == "gpt":
+        return 8 * 4 * 32 * 33 / 2
+    return measured["sites"]["logits"]["activation"]["count"][0]  # BERT's mask depends on the padding
+
+
 @pytest.mark.parametrize("model", ["bert", "gpt"])
 def test_equals_what_is_computed_by_hand(ranks: RankPool, corpus: None, model: str) -> None:
     (measured,) = ranks.run(1, f"{WORKERS}:trace", argv=argv_of(model), model=model)
     (expected,) = ranks.run(1, f"{WORKERS}:by_hand", argv=argv_of(model), model=model)
-    assert expected["sites"].keys() == {"attention", "ffn", "attention_norm", "layer"}
-    listed = {
-        name: {
-            way: {quantity: [layer[quantity] for layer in layers] for quantity in QUANTITIES}
-            for way, layers in site.items()
-        }
-        for name, site in expected["sites"].items()
-    }
-    found = {name: measured["sites"][name] for name in listed}
-    check_same({"sites": found}, {"sites": listed}, "by hand", ("activation", "gradient"))
+    assert expected["sites"].keys() == measured["sites"].keys()
+    assert expected["sites"]["logits"]["activation"][0]["count"] == visible_logits(model, measured)
+    for name, site in expected["sites"].items():
+        listed = {way: {q: [one[q] for one in ones] for q in QUANTITIES} for way, ones in site.items()}
+        found = {"sites": {name: measured["sites"][name]}}
+        check_same(found, {"sites": {name: listed}}, "by hand", tuple(listed))
     check_same_weights(measured["weights"], expected["weights"], "by hand", WEIGHT_QUANTITIES)
     assert len(set(measured["weights"]["mlp.linear_fc1.weight"]["update_ratio"])) == 4

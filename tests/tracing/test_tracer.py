@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dslm_patches.tracing.moments import FIELDS, TOKEN_SQUARES, element_sums
+from dslm_patches.tracing.moments import FIELDS, TOKEN_SQUARES, element_sums, token_sums
 from dslm_patches.tracing.record import SiteStatistics
 from tests.corpus import data_flags
 from tests.distributed.pool import RankError, RankPool
@@ -16,7 +16,7 @@ def statistics(parts: list[torch.Tensor]) -> SiteStatistics:
     """Of one place whose batch is measured in parts [s, b, h]."""
     rows, largest = torch.zeros(len(FIELDS), dtype=torch.float64), 0.0
     for part in parts:
-        row, maximum, tokens = element_sums(part)
+        row, maximum, tokens = token_sums(part)
         row[TOKEN_SQUARES] = tokens.square().sum()
         rows += row
         largest = max(largest, maximum.item())
@@ -39,6 +39,21 @@ def test_ones_are_counted_exactly() -> None:
     assert (found.count[0], found.mean[0], found.variance[0], found.rms[0]) == (90.0, 1.0, 0.0, 1.0)
     assert (found.absolute_maximum[0], found.non_finite[0]) == (1.0, 0.0)
     assert np.isnan(found.correlation[0]), "what does not vary has no correlation"
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_masked_elements_do_not_count(offset: float) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 5, 5) + offset
+    seen = torch.ones(5, 5, dtype=torch.bool).tril()
+    row, largest = element_sums(x.masked_fill(~seen, -1e4), seen)
+    found = SiteStatistics.from_sums(row.numpy()[None], largest.numpy()[None])
+    chosen = x[seen.expand_as(x)].double()
+    assert found.count[0] == 2 * 3 * 15
+    assert found.mean[0] == pytest.approx(chosen.mean().item(), rel=1e-6, abs=1e-8)
+    assert found.variance[0] == pytest.approx(chosen.var(correction=0).item(), rel=1e-5)
+    assert found.absolute_maximum[0] == pytest.approx(chosen.abs().max().item())
+    assert np.isnan(found.correlation[0])
 
 
 def test_small_numbers_keep_their_digits() -> None:
@@ -111,6 +126,9 @@ def test_bf16_is_measured_in_its_own_precision(ranks: RankPool, corpus: None) ->
             a, b = (one["sites"]["layer"][way][quantity] for one in (half, single))
             assert a == pytest.approx(b, rel=0.02)
             assert a != b
+    fc1 = [one["weights"]["mlp.linear_fc1.weight"] for one in (half, single)]
+    for quantity in ("norm", "gradient_norm", "update_ratio"):  # the update is that of the fp32 weights
+        assert fc1[0][quantity] == pytest.approx(fc1[1][quantity], rel=0.05), quantity
 
 
 @pytest.mark.parametrize(

@@ -48,20 +48,24 @@ def trace_with_loss_scale(argv: list[str], model: str, scale: float) -> dict[str
 def by_hand(argv: list[str], model: str) -> dict[str, Any]:
     """The same of one rank's run, from whole tensors of the batch kept in float64 and every pair of tokens.
 
-    Without dropout and recompute, and where hooks of another kind see the same tensors: outputs and gradients of
-    every layer and branch, logits, and the weights' gradients and updates.
+    Of all sites, activations and gradients (of logits, the activations), and of the weights, gradients and updates.
     """
     _, trainer, iterators = make_trainer(argv, model)
     kept: dict[tuple[str, str, int], list[torch.Tensor]] = {}
 
-    def keep(name: str, layer: Any) -> Any:
+    def keep_logits(number: int) -> Any:
+        def hook(_module: Any, inputs: Any, _output: Any) -> None:
+            logits = inputs[0].detach().double()  # masked in place by now
+            kept.setdefault(("activation", "logits", number), []).append(logits[logits != -10000.0])
+
+        return hook
+
+    def keep(name: str, number: int) -> Any:
         def hook(_module: Any, _inputs: Any, output: Any) -> None:
             tensor, bias = output if isinstance(output, tuple) else (output, None)
             value = tensor.detach() if bias is None or name == "layer" else tensor.detach() + bias.detach()
-            kept.setdefault(("activation", name, layer.layer_number), []).append(value.double())
-            tensor.register_hook(
-                lambda g: kept.setdefault(("gradient", name, layer.layer_number), []).append(g.double())
-            )
+            kept.setdefault(("activation", name, number), []).append(value.double())
+            tensor.register_hook(lambda g: kept.setdefault(("gradient", name, number), []).append(g.double()))
 
         return hook
 
@@ -71,10 +75,17 @@ def by_hand(argv: list[str], model: str) -> dict[str, Any]:
             "attention": layer.self_attention,
             "ffn": layer.mlp,
             "attention_norm": layer.input_layernorm,
+            "ffn_norm": layer.pre_mlp_layernorm,
             "layer": layer,
         }
         for name, module in modules.items():
-            module.register_forward_hook(keep(name, layer))
+            module.register_forward_hook(keep(name, layer.layer_number))
+        layer.self_attention.core_attention.scale_mask_softmax.register_forward_hook(keep_logits(layer.layer_number))
+    model_ = unwrap_model(trainer.chunks[0])
+    block = model_.encoder if model == "bert" else model_.decoder
+    model_.embedding.register_forward_hook(keep("embeddings", 0))
+    block.final_layernorm.register_forward_hook(keep("final_norm", len(layers) + 1))
+    model_.output_layer.register_forward_hook(keep("head", len(layers) + 1))
     before = [{n: p.detach().double() for n, p in layer.named_parameters()} for layer in layers]
     before = [{n: p.clone() for n, p in weights.items()} for weights in before]
     gradients: list[dict[str, torch.Tensor]] = []
@@ -85,8 +96,9 @@ def by_hand(argv: list[str], model: str) -> dict[str, Any]:
     after = [{n: p.detach().double() for n, p in layer.named_parameters()} for layer in layers]
     statistics: dict[str, dict[str, list[dict[str, float]]]] = {}
     for way, name, layer in sorted(kept, key=lambda key: key[2]):
-        whole = torch.cat(kept[way, name, layer], dim=1)
-        statistics.setdefault(name, {}).setdefault(way, []).append(statistics_of(whole))
+        parts = kept[way, name, layer]
+        found = elements_of(torch.cat(parts)) if name == "logits" else statistics_of(torch.cat(parts, dim=1))
+        statistics.setdefault(name, {}).setdefault(way, []).append(found)
     weights = {
         name: {
             "norm": [w[name].norm().item() for w in before],
@@ -103,6 +115,20 @@ def by_hand(argv: list[str], model: str) -> dict[str, Any]:
     return {"sites": statistics, "weights": weights}
 
 
+def elements_of(x: torch.Tensor) -> dict[str, float]:
+    """All statistics of elements that are no tokens, in float64."""
+    x = x.double()
+    return {
+        "mean": x.mean().item(),
+        "variance": x.var(correction=0).item(),
+        "rms": x.square().mean().sqrt().item(),
+        "absolute_maximum": x.abs().max().item(),
+        "correlation": math.nan,
+        "non_finite": float((~x.isfinite()).sum().item()),
+        "count": float(x.numel()),
+    }
+
+
 def statistics_of(x: torch.Tensor) -> dict[str, float]:
     """All statistics of hidden states [s, b, h] in float64, the correlation from every pair of tokens."""
     x = x.double()
@@ -111,15 +137,7 @@ def statistics_of(x: torch.Tensor) -> dict[str, float]:
     products = centred @ centred.transpose(1, 2) / x.size(2)  # [b, s, s]
     tokens = x.size(0)
     different = ~torch.eye(tokens, dtype=torch.bool)
-    return {
-        "mean": x.mean().item(),
-        "variance": variance.item(),
-        "rms": x.square().mean().sqrt().item(),
-        "absolute_maximum": x.abs().max().item(),
-        "correlation": (products[:, different].mean() / variance).item(),
-        "non_finite": float((~x.isfinite()).sum().item()),
-        "count": float(x.numel()),
-    }
+    return elements_of(x) | {"correlation": (products[:, different].mean() / variance).item()}
 
 
 def count_communication(argv: list[str], model: str) -> dict[str, Any]:

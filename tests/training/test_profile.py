@@ -74,6 +74,8 @@ def test_the_command_profiles_real_text(corpus: None, tmp_path: Path) -> None:
         (["--hidden-dropout", "1"], "--hidden-dropout"),
         (["--micro-batch-size", "0"], "--micro-batch-size"),
         (["--plot", "x.gif"], "--plot"),
+        (["--plot", "x.png", "--trace-sites", "attention"], "--trace-sites layer or weights"),
+        (["--trace-dir", "/dev/null/x"], "/dev/null"),
     ],
 )
 def test_mistakes_are_one_line(flags: list[str], told: str) -> None:

@@ -139,12 +139,26 @@ def test_a_non_finite_loss_ends_a_run_without_the_flag_and_is_named(
     assert "stopped: gradient norm nan" in output
 
 
-def test_a_site_the_model_does_not_have_is_one_line(ranks: RankPool, corpus: None, tmp_path: Path) -> None:
-    argv = command("gpt", tmp_path, "--trace-sites", "layer")
-    worker = f"{WORKERS}:run_with_moe_config"
-    ((code, output),) = ranks.run(1, worker, process_group=False, argv=argv, model="gpt")
-    assert code == 2
-    assert "error: tracing does not cover mixture of experts" in output
+def test_a_mode_that_is_not_covered_is_one_line_from_all_ranks(ranks: RankPool, corpus: None, tmp_path: Path) -> None:
+    argv = command("gpt", tmp_path, *PP2)
+    results = ranks.run(2, f"{WORKERS}:run_with_moe_config", process_group=False, argv=argv, model="gpt")
+    assert [code for code, _ in results] == [2, 2]
+    errors = [line for _, output in results for line in output.splitlines() if "error:" in line]
+    assert len(errors) == 1
+    assert "tracing does not cover mixture of experts" in errors[0]
+
+
+def test_a_resume_with_other_sites_is_refused_on_all_ranks(ranks: RankPool, corpus: None, tmp_path: Path) -> None:
+    save = ["--save", f"{tmp_path}/save", "--load", f"{tmp_path}/save", *PP2]
+    first = command("bert", tmp_path, *save, "--exit-interval", "2")
+    assert ranks.run(2, f"{WORKERS}:run", process_group=False, argv=first, model="bert")[-1][0] == 0
+    other = command("bert", tmp_path, *save, "--trace-sites", "attention", "weights")
+    results = ranks.run(2, f"{WORKERS}:run", process_group=False, argv=other, model="bert")
+    assert [code for code, _ in results] == [2, 2]
+    errors = [line for _, output in results for line in output.splitlines() if "error:" in line]
+    assert len(errors) == 1
+    assert "--trace-sites attention weights:" in errors[0]
+    assert "was begun with layer on 4 layers" in errors[0]
 
 
 @pytest.mark.parametrize(

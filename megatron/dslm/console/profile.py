@@ -1,6 +1,7 @@
 """`dslm profile`: every layer's signal measured at initialisation, of a model too deep for memory."""
 
 import argparse
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,9 @@ def run(args: argparse.Namespace) -> int:
         ValueError: a flag that is wrong or contradicts another, or a file that cannot be read or written.
     """
     check_outputs(args)
+    _check_trace_dir(args)
+    if args.plot is not None and not set(args.trace_sites) & set(SITES):
+        raise ValueError("--plot draws against depth: give --trace-sites layer or weights")
     trainer_args = _trainer_args(args)
     trainer_args.trace_theory = True
     from importlib import import_module
@@ -78,6 +82,17 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         _plot(args.plot, header, record)
     return 0
+
+
+def _check_trace_dir(args: argparse.Namespace) -> None:
+    """Before minutes of work: the folder can be written to, and holds no run's trace."""
+    if args.trace_dir is None:
+        return
+    args.trace_dir.mkdir(parents=True, exist_ok=True)
+    if not os.access(args.trace_dir, os.W_OK):
+        raise ValueError(f"--trace-dir {args.trace_dir} cannot be written to")
+    if (args.trace_dir / "trace.jsonl").exists():
+        raise ValueError(f"--trace-dir {args.trace_dir} holds a trace already: remove it, or give another folder")
 
 
 def _warn(text: str) -> None:

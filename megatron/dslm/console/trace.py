@@ -75,7 +75,7 @@ def _compare(args: argparse.Namespace) -> int:
         raise ValueError(f"{runs[0]} and {runs[1]} have no traced iteration in common: give --iteration")
     iteration = common[-1] if args.iteration is None else args.iteration
     chosen = [_chosen(run, list(of.values()), [iteration])[0] for run, of in zip(runs, steps, strict=True)]
-    names = [f"{run.name}: {header.title}" for run, header in zip(runs, headers, strict=True)]
+    names = [f"{run}: {header.title}" for run, header in zip(runs, headers, strict=True)]
     for name, record in zip(names, chosen, strict=True):
         print(name)
         print("\n".join(summary(record)))

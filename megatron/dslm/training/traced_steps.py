@@ -1,23 +1,21 @@
-"""The traced steps of a run: what the tracer saw, to trace.jsonl, TensorBoard and the log."""
+"""The traced steps of a run: which they are, and what follows from what they show."""
 
-import json
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dslm_patches.schemes import DepthScheme
 from dslm_patches.tracing import Tracer
-from dslm_patches.tracing.alerts import NON_FINITE, Alert, AlertLimits, alerts
-from dslm_patches.tracing.record import TraceRecord
-from dslm_patches.tracing.tensorboard import TensorBoardTraces
-from dslm_patches.tracing.trace_file import TraceWriter, read_header
+from dslm_patches.tracing.alerts import NON_FINITE, AlertLimits, alerts
 from megatron.dslm.logging.progress import Progress
-from megatron.dslm.logging.trace_header import trace_header
+from megatron.dslm.logging.trace_output import TraceOutput
 from megatron.dslm.training.step import NonFiniteError
 
 
 class TracedSteps:
-    """Decides which steps are traced, and writes and judges what they show. All ranks call all of it.
+    """Decides which steps are traced, and judges what they show. All ranks call all of it.
 
     Args:
         args: the run's arguments.
@@ -26,19 +24,28 @@ class TracedSteps:
         iteration: where the run goes on from.
 
     Raises:
-        ValueError: a site the model does not have, or a mode that tracing does not cover.
+        ValueError: on all ranks alike, a site the model does not have, a mode that tracing does not cover, or a
+            folder that does not fit.
     """
 
     def __init__(
         self, args: Namespace, chunks: list[Any], scheme: DepthScheme, progress: Progress, iteration: int
     ) -> None:
-        self._args, self._scheme, self._progress = args, scheme, progress
+        self._args = args
         self._tracer = Tracer(chunks, args.trace_sites)
         self._limits = AlertLimits(args.trace_growth_limit, args.trace_correlation_limit)
-        self._resumed = self._iteration = iteration
-        self._said: set[str] = set()
-        self._writer: TraceWriter | None = None
-        self._tensorboard: TensorBoardTraces | None = None
+        self._iteration = iteration
+        self._output: TraceOutput | None = None
+        mistake: list[str | None] = [None]
+        if progress.speaks:
+            try:
+                self._output = TraceOutput(args, scheme, progress, iteration)
+            except ValueError as error:
+                mistake[0] = str(error)
+        # The files lie on one rank's machine, and all ranks must leave together.
+        torch.distributed.broadcast_object_list(mistake, src=args.world_size - 1)
+        if mistake[0] is not None:
+            raise ValueError(mistake[0])
 
     def start(self, iteration: int) -> bool:
         """Starts to measure if this iteration is to be traced.
@@ -63,43 +70,15 @@ class TracedSteps:
         """
         record = self._tracer.collect(self._iteration)
         found = alerts(record, self._limits)
-        if self._progress.speaks:
-            self._write(record, found)
+        if self._output is not None:
+            self._output.write(record, found)
         halting = [alert for alert in found if alert.kind == NON_FINITE]
         if halting and self._args.trace_halt_on:
             report = Path(self._args.trace_dir) / f"non_finite_{record.iteration:07d}.json"
-            if self._progress.speaks:
-                told = {"alerts": [alert.text for alert in found], **record.as_json()}
-                report.write_text(json.dumps(told, indent=1) + "\n")
+            if self._output is not None:
+                self._output.report(record, found, report)
             raise NonFiniteError(f"iteration {record.iteration}: {halting[0].text}; report in {report}")
 
     def remove(self) -> None:
         """Takes the tracer's hooks off."""
         self._tracer.remove()
-
-    def _write(self, record: TraceRecord, found: list[Alert]) -> None:
-        if self._writer is None:
-            self._open(record)
-        assert self._writer is not None
-        self._writer.write(record)
-        if self._tensorboard is not None:
-            self._tensorboard.write(record, last=self._is_last(record.iteration))
-        for alert in found:
-            if alert.kind not in self._said:
-                self._progress.say(f"warning: iteration {record.iteration}: {alert.text}")
-                if self._tensorboard is not None:
-                    self._tensorboard.say(alert.text, record.iteration)
-        self._said = {alert.kind for alert in found}
-
-    def _is_last(self, iteration: int) -> bool:
-        """Whether no later iteration is traced."""
-        return iteration + self._args.trace_interval > self._args.train_iters
-
-    def _open(self, record: TraceRecord) -> None:
-        """Opens the files at the first traced step, which says where the predicted gradient starts."""
-        args = self._args
-        header = trace_header(args, self._scheme, record, lambda text: self._progress.say(f"warning: {text}"))
-        self._writer = TraceWriter(args.trace_dir, header, self._resumed)
-        if self._progress.writer is not None:
-            # A run that goes on keeps its header: the prediction is of the initial weights.
-            self._tensorboard = TensorBoardTraces(self._progress.writer, read_header(args.trace_dir))
