@@ -26,7 +26,8 @@ def predict(
         raise ValueError("the prediction covers encoders and decoders without cross-attention")
     if shape.gated or scheme.norm_placement == "post":
         warn_outside(
-            "gradients of gated FFNs and Post-LN models were measured 5 to 16 % above the prediction (docs/theory.md)"
+            "gradients of gated FFNs and Post-LN models were measured 5 to 20 % above the prediction, and those of "
+            "deep Post-LN models without residual scaling scatter far more from draw to draw (docs/theory.md)"
         )
     tables = shape.embedding_tables * scheme.std(WeightRole.WORD_EMBEDDING) ** 2
     keep = 1.0 - shape.hidden_dropout
