@@ -16,9 +16,10 @@ OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 pretrain_bert.py \
     --micro-batch-size 16 --train-iters 240 --lr 3e-3 --lr-warmup-iters 30 --lr-decay-style cosine \
     --data-path "$data/bert_text_sentence" --vocab-file "$data/bert-vocab.txt" --split 90,5,5 \
     --eval-interval 60 --eval-iters 8 --log-interval 10 --save-interval 60 \
-    --save "$run/checkpoints" --load "$run/checkpoints" --tensorboard-dir "$run/tensorboard" 2>&1 | tee -a "$run/log.txt"
+    --save "$run/checkpoints" --load "$run/checkpoints" --tensorboard-dir "$run/tensorboard" --trace-theory 2>&1 | tee -a "$run/log.txt"
 
 echo
 echo "first: $(grep -m 1 '^validation loss' "$run/log.txt")"
 echo "last:  $(grep '^validation loss' "$run/log.txt" | tail -n 1)"
-echo "Curves, with the forward variance of every layer: .venv/bin/tensorboard --logdir $run/tensorboard"
+echo "Curves, with every layer's signal over its prediction: .venv/bin/tensorboard --logdir $run/tensorboard"
+dslm trace plot "$run/tensorboard" | tail -n 1
