@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from megatron.dslm.console.outputs import add_output_flags, check_outputs, save_figure, write_json
+from megatron.dslm.console.predict import VOCABULARY
 
-VOCABULARY = {"bert": 30522, "gpt": 50257}
 SITES = ("layer", "weights")
 
 
