@@ -7,31 +7,22 @@ from typing import Any
 
 import torch
 from megatron.core import dist_checkpointing, parallel_state, tensor_parallel
-from megatron.core.dist_checkpointing.mapping import ShardedObject
+from megatron.core.dist_checkpointing.mapping import ShardedObject, ShardedTensor
 from megatron.core.utils import unwrap_model
 
+from megatron.dslm.checkpoint_folder import (
+    LAYOUT,
+    TRACKER,
+    check_architecture,
+    find_checkpoint,
+    iteration_folder,
+    read_arguments,
+    write_arguments,
+)
 from megatron.dslm.training.step import Trainer
 
-_TRACKER = "latest_checkpointed_iteration.txt"
-_ARCHITECTURE = [
-    "model",
-    "num_layers",
-    "hidden_size",
-    "num_attention_heads",
-    "ffn_hidden_size",
-    "kv_channels",
-    "num_query_groups",
-    "max_position_embeddings",
-    "position_embedding_type",
-    "activation",
-    "normalization",
-    "disable_bias_linear",
-    "untie_embeddings_and_output_weights",
-    "depth_scheme",
-    "norm_placement",
-    "seq_length",
-]
-_LAYOUT = ["tensor_model_parallel_size", "pipeline_model_parallel_size", "data_parallel_size"]
+__all__ = ["find_checkpoint", "load_checkpoint", "load_weights", "read_arguments", "save_checkpoint", "save_weights"]
+
 # Any layout can load the optimizer state, at the price of gathering it on save.
 _METADATA = {
     "distrib_optim_sharding_type": "fully_reshardable",
@@ -41,49 +32,37 @@ _METADATA = {
 }
 
 
-def find_checkpoint(load: str) -> str | None:
-    """The folder of the latest checkpoint in `load`, or None if there is none.
-
-    Raises:
-        ValueError: the folder says that it holds one and does not.
-    """
-    tracker = os.path.join(load, _TRACKER)
-    if not os.path.isfile(tracker):
-        return None
-    with open(tracker, encoding="utf-8") as file:
-        text = file.read().strip()
-    if not text.isdigit():
-        raise ValueError(f"--load: {tracker} holds {text[:40]!r}, not an iteration")
-    folder = _folder(load, int(text))
-    if not os.path.isfile(os.path.join(folder, "metadata.json")):
-        raise ValueError(f"--load: {tracker} names iteration {text}, and {folder} holds no checkpoint")
-    return folder
-
-
 def save_checkpoint(args: Namespace, iteration: int, trainer: Trainer) -> str:
-    """Saves everything needed to go on, in any layout; the folder. Call it on all ranks.
+    """Saves everything needed to go on, in any layout; the folder. Call it on all ranks."""
+    state = _sharded_state(trainer, is_loading=False)
+    state |= {
+        "iteration": iteration,
+        "rng_state": _sharded_rng_state(),
+        "opt_param_scheduler": trainer.scheduler.state_dict(),
+    }
+    return _save(args, iteration, state)
 
-    Written aside and renamed when complete, so that a run that is killed meanwhile leaves the last one valid.
-    """
-    folder = _folder(args.save, iteration)
+
+def save_weights(args: Namespace, iteration: int, chunks: list[Any]) -> str:
+    """Saves the weights of this rank's model chunks alone; the folder. Call it on all ranks."""
+    return _save(args, iteration, _sharded_models(chunks))
+
+
+def _save(args: Namespace, iteration: int, state: dict[str, Any]) -> str:
+    """Written aside and renamed when complete, so that a run that is killed meanwhile leaves the last one valid."""
+    folder = iteration_folder(args.save, iteration)
     aside = folder + ".incomplete"
     if args.rank == 0:
         shutil.rmtree(aside, ignore_errors=True)
         os.makedirs(aside)
     torch.distributed.barrier()
-    state = _sharded_state(trainer, is_loading=False)
-    state |= {
-        "iteration": iteration,
-        "arguments": _recorded(args),
-        "rng_state": _sharded_rng_state(),
-        "opt_param_scheduler": trainer.scheduler.state_dict(),
-    }
     dist_checkpointing.save(state, aside, content_metadata=dict(_METADATA))
     torch.distributed.barrier()
     if args.rank == 0:
+        write_arguments(aside, args, iteration)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(aside, folder)
-        tracker = os.path.join(args.save, _TRACKER)
+        tracker = os.path.join(args.save, TRACKER)
         with open(tracker + ".incomplete", "w", encoding="utf-8") as file:
             file.write(str(iteration))
         os.replace(tracker + ".incomplete", tracker)
@@ -98,16 +77,18 @@ def load_checkpoint(args: Namespace, folder: str, trainer: Trainer) -> int:
     otherwise stay as seeded.
 
     Raises:
-        ValueError: a checkpoint of another architecture or scheme; the flags that differ are named.
+        ValueError: a checkpoint of another architecture or scheme (the flags that differ are named), or weights alone.
     """
-    saved = dist_checkpointing.load_common_state_dict(folder)["arguments"]
-    _check_architecture(args, saved, folder)
+    saved = read_arguments(folder)
+    check_architecture(args, saved, folder)
+    if "iteration" not in dist_checkpointing.load_common_state_dict(folder):
+        raise ValueError(f"--load: {folder} holds weights alone, no optimizer to go on with")
     state = _sharded_state(trainer, is_loading=True)
-    same_layout = all(saved[name] == getattr(args, name) for name in _LAYOUT)
+    same_layout = all(saved[name] == getattr(args, name) for name in LAYOUT)
     if same_layout:
         state["rng_state"] = _sharded_rng_state()
     loaded = dist_checkpointing.load(state, folder)
-    for name, chunk in _named_chunks(trainer):
+    for name, chunk in _named_chunks(trainer.chunks):
         chunk.load_state_dict(loaded[name])
     trainer.optimizer.load_state_dict(loaded["optimizer"])
     trainer.scheduler.load_state_dict(loaded["opt_param_scheduler"])
@@ -116,49 +97,53 @@ def load_checkpoint(args: Namespace, folder: str, trainer: Trainer) -> int:
     return int(loaded["iteration"])
 
 
-def _folder(root: str, iteration: int) -> str:
-    return os.path.join(root, f"iter_{iteration:07d}")
+def load_weights(chunks: list[Any], folder: str, flag: str = "--load") -> list[str]:
+    """Fills model chunks with what a checkpoint of any layout holds for them; the rest stays. All ranks call it.
+
+    Returns:
+        The names in the model that the checkpoint has nothing for: heads of another task.
+
+    Raises:
+        ValueError: a tensor of another shape, by its name; no tensor in common.
+    """
+    metadata = dist_checkpointing.load_tensors_metadata(folder)
+    states = _sharded_models(chunks)
+    missing = []
+    for state in states.values():
+        for name, tensor in list(state.items()):
+            if not isinstance(tensor, ShardedTensor):
+                continue  # Transformer Engine's extra states
+            if tensor.key not in metadata:
+                missing.append(name)
+                del state[name]
+            elif tensor.global_shape != metadata[tensor.key].global_shape:
+                raise ValueError(
+                    f"{flag}: {folder} holds {tensor.key} of {list(metadata[tensor.key].global_shape)}, and the model "
+                    f"wants {list(tensor.global_shape)}"
+                )
+    if not any(states.values()):
+        raise ValueError(f"{flag}: {folder} holds no tensor of this model")
+    loaded = dist_checkpointing.load(states, folder)
+    for name, chunk in _named_chunks(chunks):
+        chunk.load_state_dict(loaded[name], strict=False)
+    return missing
 
 
-def _recorded(args: Namespace) -> dict[str, Any]:
-    """Plain values that tell a later run what this one was."""
-    return {name: getattr(args, name) for name in _ARCHITECTURE + _LAYOUT} | {
-        "residual": _residual(args),
-        "vocab_size": args.tokenizer.vocab_size,
-    }
+def _named_chunks(chunks: list[Any]) -> list[tuple[str, Any]]:
+    if len(chunks) == 1:
+        return [("model", unwrap_model(chunks[0]))]
+    return [(f"model{index}", unwrap_model(chunk)) for index, chunk in enumerate(chunks)]
 
 
-def _residual(args: Namespace) -> str:
-    options = args.scheme_options
-    return f"k {options.k:g} alpha {options.alpha:g} lambda^2 {options.lambda_sq} beta^2 {options.beta_sq}"
-
-
-def _check_architecture(args: Namespace, saved: dict[str, Any], folder: str) -> None:
-    now = _recorded(args)
-    different = [
-        f"--{name.replace('_', '-')} {now[name]} (saved: {saved.get(name)})"
-        for name in now
-        if name not in _LAYOUT and saved.get(name) != now[name]
-    ]
-    if different:
-        raise ValueError(f"--load: {folder} was saved from another model: {'; '.join(different)}")
-
-
-def _named_chunks(trainer: Trainer) -> list[tuple[str, Any]]:
-    if len(trainer.chunks) == 1:
-        return [("model", unwrap_model(trainer.chunks[0]))]
-    return [(f"model{index}", unwrap_model(chunk)) for index, chunk in enumerate(trainer.chunks)]
+def _sharded_models(chunks: list[Any]) -> dict[str, Any]:
+    # Copies of the metadata: megatron-core adds its process groups to it.
+    return {name: chunk.sharded_state_dict(metadata=dict(_METADATA)) for name, chunk in _named_chunks(chunks)}
 
 
 def _sharded_state(trainer: Trainer, *, is_loading: bool) -> dict[str, Any]:
-    # A copy: megatron-core adds its process groups to it.
-    metadata = dict(_METADATA)
-    state: dict[str, Any] = {
-        name: chunk.sharded_state_dict(metadata=metadata) for name, chunk in _named_chunks(trainer)
-    }
-    models = dict(state)
-    state["optimizer"] = trainer.optimizer.sharded_state_dict(models, is_loading=is_loading, metadata=metadata)
-    return state
+    models = _sharded_models(trainer.chunks)
+    optimizer = trainer.optimizer.sharded_state_dict(dict(models), is_loading=is_loading, metadata=dict(_METADATA))
+    return {**models, "optimizer": optimizer}
 
 
 def _sharded_rng_state() -> ShardedObject:

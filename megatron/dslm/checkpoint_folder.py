@@ -1,0 +1,124 @@
+"""What lies around the tensors of a checkpoint, in Megatron-LM's folder layout: the latest iteration, the arguments.
+
+Read without torch, so that a wrong folder is refused before anything heavy is imported.
+"""
+
+import json
+import os
+from argparse import Namespace
+from typing import Any
+
+TRACKER = "latest_checkpointed_iteration.txt"
+ARGUMENTS = "arguments.json"
+ARCHITECTURE = (
+    "model",
+    "num_layers",
+    "hidden_size",
+    "num_attention_heads",
+    "ffn_hidden_size",
+    "kv_channels",
+    "num_query_groups",
+    "max_position_embeddings",
+    "position_embedding_type",
+    "rotary_percent",
+    "rotary_base",
+    "activation",
+    "normalization",
+    "norm_epsilon",
+    "disable_bias_linear",
+    "untie_embeddings_and_output_weights",
+    "make_vocab_size_divisible_by",
+    "bert_no_binary_head",
+)
+"""Flags that make a model's function and its tensors."""
+SCHEME = (
+    "depth_scheme",
+    "norm_placement",
+    "dslm_k",
+    "dslm_alpha",
+    "dslm_lambda_sq",
+    "dslm_beta_sq",
+    "dslm_input_correlation",
+    "init_method_std",
+    "seq_length",
+    "hidden_dropout",
+    "attention_dropout",
+)
+"""Flags that make its depth scheme: lengths and dropout go into the weights' standard deviations and the head scale."""
+LAYOUT = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "data_parallel_size")
+
+
+def find_checkpoint(load: str, flag: str = "--load") -> str | None:
+    """The folder of the latest checkpoint in `load`, or None if there is none.
+
+    Raises:
+        ValueError: the folder says that it holds one and does not.
+    """
+    tracker = os.path.join(load, TRACKER)
+    if not os.path.isfile(tracker):
+        return None
+    with open(tracker, encoding="utf-8") as file:
+        text = file.read().strip()
+    if not text.isdigit():
+        raise ValueError(f"{flag}: {tracker} holds {text[:40]!r}, not an iteration")
+    folder = iteration_folder(load, int(text))
+    if not os.path.isfile(os.path.join(folder, "metadata.json")):
+        raise ValueError(f"{flag}: {tracker} names iteration {text}, and {folder} holds no checkpoint")
+    return folder
+
+
+def iteration_folder(root: str, iteration: int) -> str:
+    """Where the checkpoint of an iteration lies under `root`."""
+    return os.path.join(root, f"iter_{iteration:07d}")
+
+
+def recorded_arguments(args: Namespace, iteration: int) -> dict[str, Any]:
+    """Plain values that tell a later run, or a converter, what this one was."""
+    return {name: getattr(args, name, None) for name in ARCHITECTURE + SCHEME + LAYOUT} | {
+        "iteration": iteration,
+        "vocab_size": args.tokenizer.vocab_size,
+        "tokenizer_type": args.tokenizer.tokenizer_type,
+        "tokenizer_sha256": args.tokenizer.unique_identifiers["content_sha256"],
+    }
+
+
+def write_arguments(folder: str, args: Namespace, iteration: int) -> None:
+    """Writes `recorded_arguments` into a checkpoint folder."""
+    with open(os.path.join(folder, ARGUMENTS), "w", encoding="utf-8") as file:
+        json.dump(recorded_arguments(args, iteration), file, indent=1)
+
+
+def read_arguments(folder: str, flag: str = "--load") -> dict[str, Any]:
+    """What a checkpoint folder records of the run that wrote it.
+
+    Raises:
+        ValueError: it records nothing, or not all of it.
+    """
+    path = os.path.join(folder, ARGUMENTS)
+    try:
+        with open(path, encoding="utf-8") as file:
+            saved = json.load(file)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{flag}: {path} cannot be read: {error}") from None
+    missing = [name for name in (*ARCHITECTURE, *SCHEME, "vocab_size", "iteration") if name not in saved]
+    if missing:
+        raise ValueError(f"{flag}: {path} does not say {', '.join(missing)}")
+    return saved
+
+
+def check_architecture(args: Namespace, saved: dict[str, Any], folder: str) -> None:
+    """Refuses a checkpoint of another model than the arguments describe.
+
+    Raises:
+        ValueError: the flags that differ are named, with the saved values.
+    """
+    now = recorded_arguments(args, 0)
+    # Only DeepScaleLM's head scale follows from the dropout.
+    scheme = SCHEME if args.depth_scheme == "dslm" else SCHEME[: SCHEME.index("hidden_dropout")]
+    different = [
+        f"--{name.replace('_', '-')} {now[name]} (saved: {saved.get(name)})"
+        for name in (*ARCHITECTURE, *scheme, "vocab_size")
+        if saved.get(name) != now[name]
+    ]
+    if different:
+        raise ValueError(f"--load: {folder} was saved from another model: {'; '.join(different)}")
