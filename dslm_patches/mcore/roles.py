@@ -18,6 +18,7 @@ _MODEL_ROLES = {
     "output_layer.weight": WeightRole.OUTPUT,
     "pooler.dense.weight": WeightRole.POOLER,
     "binary_head.weight": WeightRole.BINARY_HEAD,
+    "classification_head.weight": WeightRole.BINARY_HEAD,
 }
 _LAYER_ROLES = {
     "self_attention.linear_proj.weight": WeightRole.ATTENTION_OUTPUT,

@@ -76,6 +76,7 @@ def recorded_arguments(args: Namespace, iteration: int) -> dict[str, Any]:
     """Plain values that tell a later run, or a converter, what this one was."""
     return {name: getattr(args, name, None) for name in ARCHITECTURE + SCHEME + LAYOUT} | {
         "iteration": iteration,
+        "task": getattr(args, "task", None),
         "vocab_size": args.tokenizer.vocab_size,
         "tokenizer_type": args.tokenizer.tokenizer_type,
         "tokenizer_sha256": args.tokenizer.unique_identifiers["content_sha256"],
@@ -117,7 +118,7 @@ def check_architecture(args: Namespace, saved: dict[str, Any], folder: str) -> N
     scheme = SCHEME if args.depth_scheme == "dslm" else SCHEME[: SCHEME.index("hidden_dropout")]
     different = [
         f"--{name.replace('_', '-')} {now[name]} (saved: {saved.get(name)})"
-        for name in (*ARCHITECTURE, *scheme, "vocab_size")
+        for name in (*ARCHITECTURE, *scheme, "vocab_size", "task")
         if saved.get(name) != now[name]
     ]
     if different:

@@ -94,7 +94,6 @@ def add_training(parser: Parser, model: str) -> None:
     add = group.add_argument
     add("--micro-batch-size", type=int, required=True, help="sequences a forward pass of one data-parallel rank")
     add("--global-batch-size", type=int, help="sequences a step; default micro batch x data-parallel ranks")
-    add("--train-iters", type=int, required=True, help="optimizer steps")
     add("--exit-interval", type=int, help="save and leave when the iteration is divisible by this")
     add("--seed", type=int, default=1234, help="of weights, data order and dropout")
     add("--optimizer", choices=("adam", "sgd"), default="adam")
@@ -110,6 +109,11 @@ def add_training(parser: Parser, model: str) -> None:
         choices=("local", "transformer_engine"),
         help="layers; default transformer_engine on a GPU where it is installed, else local",
     )
+
+
+def add_length(parser: Parser, model: str) -> None:
+    """How long to pretrain."""
+    parser.add_argument_group("length").add_argument("--train-iters", type=int, required=True, help="optimizer steps")
 
 
 def add_learning_rate(parser: Parser, model: str) -> None:
@@ -131,21 +135,25 @@ def add_learning_rate(parser: Parser, model: str) -> None:
     add("--lr-wsd-decay-style", choices=("linear", "cosine", "exponential"), default="exponential")
 
 
-def add_data(parser: Parser, model: str) -> None:
-    """Corpus and tokenizer."""
+def add_tokenizer(parser: Parser, model: str) -> None:
+    """Vocabulary."""
     tokenizers = ("BertWordPieceLowerCase", "BertWordPieceCase", "GPT2BPETokenizer")
-    group = parser.add_argument_group("data")
-    add = group.add_argument
+    add = parser.add_argument_group("tokenizer").add_argument
+    add("--tokenizer-type", choices=tokenizers, default=tokenizers[0] if model == "bert" else tokenizers[2])
+    add("--vocab-file", required=True, help="vocab.txt of WordPiece, or encoder json of GPT-2 BPE")
+    add("--merge-file", help="merges of GPT-2 BPE")
+    add("--num-workers", type=int, help="data loading processes a rank; default 2 on GPU, 0 on CPU")
+
+
+def add_data(parser: Parser, model: str) -> None:
+    """Corpus."""
+    add = parser.add_argument_group("data").add_argument
     add("--data-path", nargs="+", help="prefix of .bin/.idx, or weight prefix weight prefix ...")
     add("--split", help="shares of train, validation and test in --data-path; default 969,30,1")
     add("--train-data-path", nargs="+", help="in place of --data-path")
     add("--valid-data-path", nargs="+")
     add("--test-data-path", nargs="+")
     add("--data-cache-path", help="where sample indices are kept; default beside the data")
-    add("--tokenizer-type", choices=tokenizers, default=tokenizers[0] if model == "bert" else tokenizers[2])
-    add("--vocab-file", required=True, help="vocab.txt of WordPiece, or encoder json of GPT-2 BPE")
-    add("--merge-file", help="merges of GPT-2 BPE")
-    add("--num-workers", type=int, help="data loading processes a rank; default 2 on GPU, 0 on CPU")
     if model == "bert":
         add("--mask-prob", type=float, default=0.15, help="share of tokens that are predicted")
         add("--short-seq-prob", type=float, default=0.1, help="share of shorter sequences")
@@ -161,11 +169,15 @@ def add_checkpoints(parser: Parser, model: str) -> None:
 
 
 def add_logging(parser: Parser, model: str) -> None:
-    """What is printed, evaluated and written."""
-    group = parser.add_argument_group("logging and evaluation")
-    add = group.add_argument
+    """What is printed and written."""
+    add = parser.add_argument_group("logging").add_argument
     add("--log-interval", type=int, default=10, help="iterations between progress lines")
     add("--tensorboard-dir", help="where TensorBoard events go")
+
+
+def add_evaluation(parser: Parser, model: str) -> None:
+    """What a pretraining run evaluates."""
+    add = parser.add_argument_group("evaluation").add_argument
     add("--eval-interval", type=int, default=100, help="iterations between evaluations")
     add("--eval-iters", type=int, default=10, help="global batches an evaluation; 0 evaluates nothing")
 
@@ -206,15 +218,8 @@ def add_tracing(parser: Parser, model: str) -> None:
     )
 
 
-GROUPS = (
-    add_model,
-    add_depth_scheme,
-    add_dropout,
-    add_parallelism,
-    add_training,
-    add_learning_rate,
-    add_data,
-    add_checkpoints,
-    add_logging,
-    add_tracing,
-)
+COMMON = (add_model, add_depth_scheme, add_dropout, add_parallelism, add_training, add_learning_rate, add_tokenizer)
+"""Of pretraining and fine-tuning alike, in the order of --help."""
+OUTPUTS = (add_checkpoints, add_logging, add_tracing)
+GROUPS = (*COMMON, add_length, add_data, add_evaluation, *OUTPUTS)
+"""Of pretraining."""

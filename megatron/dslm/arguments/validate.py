@@ -30,6 +30,7 @@ _POSITIVE = {
     "lr_decay_iters",
     "lr_wsd_decay_iters",
     "save_interval",
+    "keep_last",
     "log_interval",
     "eval_interval",
     "lr",
@@ -43,6 +44,7 @@ _POSITIVE = {
 }
 _NOT_NEGATIVE = {
     "eval_iters",
+    "epochs",
     "trace_interval",
     "num_workers",
     "lr_warmup_iters",
@@ -64,10 +66,26 @@ def validate(args: Namespace) -> None:
     """
     validate_model(args)
     resolve_layout(args)
-    _resolve_schedule(args)
+    resolve_schedule(args)
     _check_data_flags(args)
+    _check_tokenizer_flags(args)
     _resolve_tracing(args)
-    _check_folders(args)
+    if args.exit_interval and args.save is None:
+        raise ValueError("--exit-interval needs --save")
+    check_folders(args, ("save", "tensorboard_dir", "trace_dir", "data_cache_path"))
+
+
+def validate_finetuning(args: Namespace) -> None:
+    """The part of `validate` that fine-tuning shares; the schedule waits for the number of samples.
+
+    Raises:
+        ValueError: as `validate`.
+    """
+    validate_model(args)
+    resolve_layout(args)
+    _check_tokenizer_flags(args)
+    _resolve_tracing(args)
+    check_folders(args, ("save", "output_dir", "tensorboard_dir", "trace_dir"))
 
 
 def validate_model(args: Namespace) -> None:
@@ -130,7 +148,8 @@ def _resolve_architecture(args: Namespace) -> None:
         raise ValueError(f"--seq-length {args.seq_length} is too short for [CLS] A [SEP] B [SEP]: give 8 or more")
 
 
-def _resolve_schedule(args: Namespace) -> None:
+def resolve_schedule(args: Namespace) -> None:
+    """Fills in and checks the learning-rate schedule of args.train_iters iterations."""
     args.lr_decay_iters = args.lr_decay_iters or args.train_iters
     if args.lr_warmup_fraction is not None:
         if args.lr_warmup_iters:
@@ -161,6 +180,9 @@ def _check_data_flags(args: Namespace) -> None:
     else:
         args.split = args.split or "969,30,1"
         _check_split(args.split)
+
+
+def _check_tokenizer_flags(args: Namespace) -> None:
     if args.tokenizer_type == "GPT2BPETokenizer":
         if args.model == "bert":
             raise ValueError("--tokenizer-type GPT2BPETokenizer has no [MASK]: BERT needs BertWordPieceLowerCase")
@@ -193,13 +215,13 @@ def _resolve_tracing(args: Namespace) -> None:
                 )
 
 
-def _check_folders(args: Namespace) -> None:
-    if (args.save_interval or args.exit_interval) and args.save is None:
-        given = "--save-interval" if args.save_interval else "--exit-interval"
-        raise ValueError(f"{given} needs --save")
+def check_folders(args: Namespace, written: tuple[str, ...]) -> None:
+    """Refuses a --load that is no folder and folders that could not be written to, by their arguments' names."""
+    if args.save_interval and args.save is None:
+        raise ValueError("--save-interval needs --save")
     if args.load is not None and os.path.exists(args.load) and not os.path.isdir(args.load):
         raise ValueError(f"--load {args.load} is not a folder")
-    for name in ("save", "tensorboard_dir", "trace_dir", "data_cache_path"):
+    for name in written:
         path = getattr(args, name)
         if path is None:
             continue

@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
 def _add_flags(parser: argparse.ArgumentParser, model: str) -> None:
     from megatron.dslm.arguments import flags
 
-    for add_group in (flags.add_model, flags.add_depth_scheme, flags.add_dropout, flags.add_data):
+    for add_group in (flags.add_model, flags.add_depth_scheme, flags.add_dropout, flags.add_tokenizer, flags.add_data):
         add_group(parser, model)
     next(one for one in parser._actions if one.dest == "vocab_file").required = False
     add = parser.add_argument_group("profile").add_argument

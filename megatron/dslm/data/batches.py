@@ -1,7 +1,7 @@
 """From datasets to micro-batches on this rank's device."""
 
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -50,12 +50,20 @@ def batch_iterator(args: Namespace, dataset: Dataset, consumed: int) -> Iterator
         parallel_state.get_data_parallel_rank(),
         parallel_state.get_data_parallel_world_size(),
     )
+    return load_batches(args, dataset, sampler)
+
+
+def load_batches(
+    args: Namespace, dataset: Dataset, sampler: Any, collate_fn: Callable[..., Any] | None = None
+) -> Iterator[dict[str, Tensor]]:
+    """The batches of indices that `sampler` gives, loaded by --num-workers processes."""
     on_gpu = torch.cuda.is_available()
     workers = args.num_workers if args.num_workers is not None else (2 if on_gpu else 0)
     return iter(
         DataLoader(
             dataset,
             batch_sampler=sampler,
+            collate_fn=collate_fn,
             num_workers=workers,
             pin_memory=on_gpu,
             persistent_workers=workers > 0,

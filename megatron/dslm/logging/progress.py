@@ -15,14 +15,17 @@ class Progress:
     Args:
         args: the run's arguments.
         iteration: where training starts, above 0 after a resume.
+        unit, per_step: what the speed is counted in, and how many of it a step takes; tokens by default.
 
     Attributes:
         speaks: whether this rank prints and writes.
         writer: TensorBoard's, on that rank and with --tensorboard-dir; None otherwise.
     """
 
-    def __init__(self, args: Namespace, iteration: int) -> None:
+    def __init__(self, args: Namespace, iteration: int, *, unit: str = "tokens", per_step: int | None = None) -> None:
         self._args = args
+        self._unit = unit
+        self._per_step = args.global_batch_size * args.seq_length if per_step is None else per_step
         self.speaks = args.rank == args.world_size - 1
         self.writer = None
         if self.speaks and args.tensorboard_dir:
@@ -63,17 +66,17 @@ class Progress:
         seconds = (now - self._clock - self._paused) / steps
         whole = (now - self._begun) / (iteration - self._start_iteration)
         left = timedelta(seconds=round((args.train_iters - iteration) * whole))
-        tokens = args.global_batch_size * args.seq_length / seconds
+        speed = self._per_step / seconds
         means = {name: total / steps for name, total in self._sums.items()}
         width = len(str(args.train_iters))
         told = " | ".join(f"{name} {value:.4f}" for name, value in means.items())
         print(
             f"iteration {iteration:>{width}}/{args.train_iters} | {told} | grad norm {grad_norm:.3f} | lr {lr:.3e} "
-            f"| {seconds * 1000:.0f} ms | {tokens:,.0f} tokens/s | ETA {left}",
+            f"| {seconds * 1000:.0f} ms | {speed:,.0f} {self._unit}/s | ETA {left}",
             flush=True,
         )
         if self.writer is not None:
-            scalars = {**means, "grad norm": grad_norm, "learning rate": lr, "tokens per second": tokens}
+            scalars = {**means, "grad norm": grad_norm, "learning rate": lr, f"{self._unit} per second": speed}
             for name, value in scalars.items():
                 self.writer.add_scalar(f"training/{name}", value, iteration)
             self.writer.flush()

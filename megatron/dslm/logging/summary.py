@@ -28,36 +28,43 @@ def count_parameters(chunks: list[Any]) -> int:
     return int(total)
 
 
-def model_roles(args: Namespace) -> list[WeightRole]:
-    """The weight roles that a model of these arguments has, from the bottom up."""
+def body_roles(args: Namespace) -> list[WeightRole]:
+    """The weight roles of embeddings and layers that a model of these arguments has, from the bottom up."""
     roles = [WeightRole.WORD_EMBEDDING]
-    binary_head = args.model == "bert" and not args.bert_no_binary_head
     if args.position_embedding_type == "learned_absolute":
         roles.append(WeightRole.POSITION_EMBEDDING)
-    if binary_head:
+    if args.model == "bert" and not args.bert_no_binary_head:
         roles.append(WeightRole.TOKENTYPE_EMBEDDING)
     roles += [WeightRole.QUERY, WeightRole.KEY, WeightRole.VALUE, WeightRole.ATTENTION_OUTPUT]
-    roles += [WeightRole.FFN_UP, WeightRole.FFN_DOWN]
+    return [*roles, WeightRole.FFN_UP, WeightRole.FFN_DOWN]
+
+
+def model_roles(args: Namespace) -> list[WeightRole]:
+    """The weight roles that a pretrained model of these arguments has, from the bottom up."""
+    roles = body_roles(args)
     if args.model == "bert":
         roles.append(WeightRole.LM_HEAD_TRANSFORM)
-    if binary_head:
+    if args.model == "bert" and not args.bert_no_binary_head:
         roles += [WeightRole.POOLER, WeightRole.BINARY_HEAD]
     if args.untie_embeddings_and_output_weights:
         roles.append(WeightRole.OUTPUT)
     return roles
 
 
-def print_summary(args: Namespace, chunks: list[Any], scheme: DepthScheme, datasets: list[Any]) -> None:
-    """Prints the summary on the first rank; call it on all ranks."""
+def print_summary(
+    args: Namespace, chunks: list[Any], scheme: DepthScheme, roles: list[WeightRole], samples: dict[str, int]
+) -> None:
+    """Prints the summary on the first rank; call it on all ranks.
+
+    Args:
+        roles: the weight roles to show.
+        samples: size of each data set, by name.
+    """
     parameters = count_parameters(chunks)
     if args.rank != 0:
         return
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    samples = ", ".join(
-        f"{name} {len(dataset):,}"
-        for name, dataset in zip(("train", "validation", "test"), datasets, strict=True)
-        if dataset is not None
-    )
+    sizes = ", ".join(f"{name} {size:,}" for name, size in samples.items())
     virtual = args.virtual_pipeline_model_parallel_size
     print(
         f"model: {args.model.upper()}, {args.num_layers} layers x {args.hidden_size}, "
@@ -70,10 +77,10 @@ def print_summary(args: Namespace, chunks: list[Any], scheme: DepthScheme, datas
         f"{', distributed optimizer' if args.use_distributed_optimizer else ''}\n"
         f"runs on: {device} a rank, {transformer_impl(args)} layers, {'bf16' if args.bf16 else 'fp32'}, "
         f"torch {torch.__version__}, megatron-core {megatron_core_version}\n"
-        f"data: {samples} samples; vocabulary {args.tokenizer.vocab_size:,} padded to {padded_vocab_size(args):,}\n"
+        f"data: {sizes} samples; vocabulary {args.tokenizer.vocab_size:,} padded to {padded_vocab_size(args):,}\n"
         f"batch: {args.global_batch_size} sequences = {args.num_microbatches} micro-batches of "
         f"{args.micro_batch_size} x {args.data_parallel_size}; {args.train_iters} iterations, lr {args.lr:g} "
         f"{args.lr_decay_style}, dropout {args.hidden_dropout:g}/{args.attention_dropout:g}, seed {args.seed}\n"
-        f"{scheme_table(scheme, model_roles(args))}",
+        f"{scheme_table(scheme, roles)}",
         flush=True,
     )

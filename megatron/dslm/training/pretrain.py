@@ -1,7 +1,6 @@
 """A whole pretraining run."""
 
 import gc
-import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from types import ModuleType
@@ -10,12 +9,12 @@ from typing import Any
 from megatron.dslm.checkpointing import find_checkpoint, load_checkpoint, save_checkpoint
 from megatron.dslm.data.batches import batch_iterator
 from megatron.dslm.data.datasets import build_datasets
-from megatron.dslm.initialize import initialize, shut_down
 from megatron.dslm.logging.progress import Progress
-from megatron.dslm.logging.summary import print_summary
+from megatron.dslm.logging.summary import model_roles, print_summary
 from megatron.dslm.models.build import build_chunks, wrap_chunks
+from megatron.dslm.training.launch import launch
 from megatron.dslm.training.optimization import build_optimizer, build_scheduler
-from megatron.dslm.training.step import NonFiniteError, Trainer, require_finite
+from megatron.dslm.training.step import Trainer, require_finite
 from megatron.dslm.training.traced_steps import TracedSteps
 
 
@@ -25,23 +24,7 @@ def pretrain(args: Namespace, model: ModuleType) -> None:
     Exits with code 2 and one line when the data or the checkpoint does not fit the arguments, with code 1
     and one line when the loss or the gradient is no longer finite.
     """
-    initialize(args)
-    try:
-        _Run(args, model).train()
-    except ValueError as error:
-        # All ranks check the same things and meet the same error: the first one says it.
-        _leave(args, f"error: {error}", code=2, speaks=args.rank == 0)
-    except NonFiniteError as error:
-        # The last rank always holds the loss.
-        _leave(args, f"stopped: {error}", code=1, speaks=args.rank == args.world_size - 1)
-    finally:
-        shut_down()
-
-
-def _leave(args: Namespace, line: str, *, code: int, speaks: bool) -> None:
-    if speaks:
-        print(f"pretrain_{args.model}.py: {line}", file=sys.stderr, flush=True)
-    sys.exit(code)
+    launch(args, f"pretrain_{args.model}.py", lambda: _Run(args, model).train())
 
 
 class _Run:
@@ -52,7 +35,9 @@ class _Run:
         self.train_set, self.valid_set, self.test_set = build_datasets(args, model.dataset(args))
         checkpoint = find_checkpoint(args.load) if args.load else None
         chunks, scheme = build_chunks(args, model.provide_model, initialize=checkpoint is None)
-        print_summary(args, chunks, scheme, [self.train_set, self.valid_set, self.test_set])
+        sets = {"train": self.train_set, "validation": self.valid_set, "test": self.test_set}
+        samples = {name: len(one) for name, one in sets.items() if one is not None}
+        print_summary(args, chunks, scheme, model_roles(args), samples)
         chunks = wrap_chunks(args, chunks)
         optimizer = build_optimizer(args, chunks)
         self.trainer = Trainer(args, chunks, model.forward_step, optimizer, build_scheduler(args, optimizer))

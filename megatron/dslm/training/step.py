@@ -67,7 +67,7 @@ class Trainer:
         for chunk in self.chunks:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
-        losses = self._run(iterators, forward_only=False)
+        losses = _average(self._run(iterators, get_num_microbatches(), forward_only=False))
         if gradients_ready is not None:
             gradients_ready()
         updated, grad_norm, _ = self.optimizer.step()
@@ -82,23 +82,42 @@ class Trainer:
             chunk.eval()
         totals: Losses = {}
         for _ in range(batches):
-            for name, value in self._run(iterators, forward_only=True).items():
+            outputs = self._run(iterators, get_num_microbatches(), forward_only=True)
+            for name, value in _average(outputs).items():
                 totals[name] = totals.get(name, 0.0) + value / batches
         for chunk in self.chunks:
             chunk.train()
         return totals
 
-    def _run(self, iterators: list[Iterator[Any]], *, forward_only: bool) -> Losses:
-        outputs = get_forward_backward_func()(
-            forward_step_func=self.forward_step,
+    @torch.no_grad()
+    def forward(
+        self, iterators: list[Iterator[Any]], microbatches: int, forward_step: Callable[..., Any]
+    ) -> list[dict[str, torch.Tensor]]:
+        """What `forward_step` reports of each micro-batch, dropout off; empty off the last pipeline stage."""
+        for chunk in self.chunks:
+            chunk.eval()
+        outputs = self._run(iterators, microbatches, forward_only=True, forward_step=forward_step)
+        for chunk in self.chunks:
+            chunk.train()
+        return outputs
+
+    def _run(
+        self,
+        iterators: list[Iterator[Any]],
+        microbatches: int,
+        *,
+        forward_only: bool,
+        forward_step: Callable[..., Any] | None = None,
+    ) -> list[dict[str, torch.Tensor]]:
+        return get_forward_backward_func()(
+            forward_step_func=forward_step or self.forward_step,
             data_iterator=iterators if len(self.chunks) > 1 else iterators[0],
             model=self.chunks if len(self.chunks) > 1 else self.chunks[0],
-            num_microbatches=get_num_microbatches(),
+            num_microbatches=microbatches,
             seq_length=self.args.seq_length,
             micro_batch_size=self.args.micro_batch_size,
             forward_only=forward_only,
         )
-        return _average(outputs)
 
 
 def _average(outputs: list[dict[str, torch.Tensor]]) -> Losses:

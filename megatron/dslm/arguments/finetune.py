@@ -1,0 +1,158 @@
+"""The command line of finetune.py: a task, its files, and a pretrained model whose flags are taken from its folder."""
+
+import argparse
+import os
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import Any
+
+from megatron.dslm.arguments import flags
+from megatron.dslm.arguments.layout import spelled
+from megatron.dslm.arguments.pretrained import pretrained_arguments
+from megatron.dslm.arguments.validate import resolve_schedule, validate_finetuning
+from megatron.dslm.data.tokenizer import build_tokenizer
+from megatron.dslm.one_line_parser import OneLineParser
+from megatron.dslm.tasks import TASKS, Example
+from megatron.dslm.tasks.base import count_labels
+
+_MODEL = ("num_layers", "hidden_size", "num_attention_heads", "seq_length")
+"""Required of a model without pretraining."""
+_FREE = ("seq_length", "hidden_dropout", "attention_dropout")
+"""What fine-tuning may set otherwise than pretraining did."""
+_DATA = ("train_data", "valid_data", "test_data")
+
+
+def add_task(parser: argparse.ArgumentParser) -> None:
+    """The task, its files, and how long to train."""
+    add = parser.add_argument_group("task").add_argument
+    add("--task", choices=list(TASKS), required=True, help="what to fine-tune on")
+    add(
+        "--pretrained-checkpoint",
+        metavar="FOLDER",
+        help="what --save of pretrain_bert.py wrote, in any layout, or a Hugging Face BERT folder; the model's flags "
+        "come from it; without it the model starts from its depth scheme's initialisation",
+    )
+    add("--train-data", nargs="+", metavar="PATH", help="training files in the task's own format (RACE: folders)")
+    add("--valid-data", nargs="+", metavar="PATH", help="evaluated after each epoch, each by itself")
+    add("--test-data", nargs="+", metavar="PATH", help="predicted at the end by the best checkpoint")
+    add("--epochs", type=int, default=3, help="passes over the training data; 0 evaluates alone; default 3")
+    add("--group-by-length", action="store_true", help="batches of samples about equally long: less padding")
+
+
+def add_task_outputs(parser: argparse.ArgumentParser) -> None:
+    """What a fine-tuning run leaves."""
+    add = parser.add_argument_group("evaluation").add_argument
+    add("--eval-interval", type=int, help="iterations between evaluations; default an epoch")
+    add("--output-dir", help="metrics.json, predictions and GLUE's submission go there; default --save")
+    add(
+        "--keep-last",
+        type=int,
+        default=1,
+        metavar="N",
+        help="checkpoints that --save keeps, beside the best; default 1",
+    )
+
+
+def parse_finetune_args(argv: Sequence[str] | None = None) -> Namespace:
+    """Parses, reads the task's files, and checks all of it without torch or process groups.
+
+    Beside the flags, the namespace holds `examples`: for each of train_data, valid_data and test_data a list of
+    (path, examples), `notes` about what was left out of them, `tokenizer`, and `train_iters`.
+
+    Exits with code 2 and one line that names the flag or file when something is wrong.
+    """
+    parser = OneLineParser(
+        prog="finetune.py",
+        description="Fine-tune a BERT on a GLUE task or RACE. Run by torchrun, or plainly for one process; on CPU "
+        "(gloo) or GPU (NCCL).",
+        allow_abbrev=False,
+    )
+    add_task(parser)
+    for add_group in flags.COMMON:
+        add_group(parser, "bert")
+    add_task_outputs(parser)
+    for add_group in flags.OUTPUTS:
+        add_group(parser, "bert")
+    try:
+        saved = _defaults_from_pretrained(parser, argv)
+        args = parser.parse_args(argv)
+        args.model = "bert"
+        args.world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        args.rank = int(os.environ.get("RANK", "0"))
+        _complete(args, saved)
+    except ValueError as error:
+        parser.error(str(error))
+    return args
+
+
+def _defaults_from_pretrained(parser: OneLineParser, argv: Sequence[str] | None) -> dict[str, Any]:
+    """Makes the flags of the pretrained model the parser's defaults; what its folder says, {} without one."""
+    peek = OneLineParser(prog=parser.prog, add_help=False, allow_abbrev=False)
+    peek.add_argument("--pretrained-checkpoint")
+    folder = peek.parse_known_args(argv)[0].pretrained_checkpoint
+    if folder is None:
+        return {}
+    saved = pretrained_arguments(folder)
+    known = {action.dest for action in parser._actions}
+    defaults = {name: value for name, value in saved.items() if name in known}
+    defaults["group_query_attention"] = saved["num_query_groups"] != saved["num_attention_heads"]
+    defaults["seq_length"] = saved["max_position_embeddings"]
+    parser.set_defaults(**defaults)
+    for action in parser._actions:
+        if action.dest in _MODEL or (action.dest == "vocab_file" and "vocab_file" in saved):
+            action.required = False
+    return saved
+
+
+def _complete(args: Namespace, saved: dict[str, Any]) -> None:
+    validate_finetuning(args)
+    args.output_dir = args.output_dir or args.save
+    args.tokenizer = build_tokenizer(args.tokenizer_type, args.vocab_file, args.merge_file)
+    _check_against_pretrained(args, saved)
+    _read_data(args)
+    args.train_iters = 0
+    if args.epochs:
+        samples = count_labels(args.examples["train_data"][0][1])
+        args.train_iters = -(-args.epochs * samples // args.global_batch_size)
+        resolve_schedule(args)
+    else:
+        args.lr_decay_iters = 1
+
+
+def _check_against_pretrained(args: Namespace, saved: dict[str, Any]) -> None:
+    folder = args.pretrained_checkpoint
+    for name, value in saved.items():
+        if name in vars(args) and name not in _FREE and getattr(args, name) != value:
+            raise ValueError(
+                f"{spelled(name)} {getattr(args, name)} contradicts --pretrained-checkpoint {folder}: {value}"
+            )
+    now = args.tokenizer.unique_identifiers["content_sha256"]
+    if saved.get("tokenizer_sha256", now) != now:
+        raise ValueError(f"--vocab-file {args.vocab_file} is not the vocabulary of --pretrained-checkpoint {folder}")
+    if saved and args.tokenizer.vocab_size != saved["vocab_size"]:
+        raise ValueError(
+            f"--vocab-file {args.vocab_file} has {args.tokenizer.vocab_size} tokens, and --pretrained-checkpoint "
+            f"{folder} {saved['vocab_size']}"
+        )
+
+
+def _read_data(args: Namespace) -> None:
+    task = TASKS[args.task]
+    if args.epochs and args.train_data is None:
+        raise ValueError("--train-data is missing (or give --epochs 0 to evaluate alone)")
+    args.examples, args.notes = {}, []
+    for name in _DATA:
+        args.examples[name] = []
+        for path in getattr(args, name) or []:
+            try:
+                examples, notes = task.read(path)
+            except ValueError as error:
+                raise ValueError(f"{spelled(name)} {error}") from None
+            args.examples[name].append((path, examples))
+            args.notes += notes
+            if name != "test_data" and not count_labels(examples):
+                raise ValueError(f"{spelled(name)} {path} has no labels: give it as --test-data")
+    if args.train_data:
+        together: list[Example] = [one for _, examples in args.examples["train_data"] for one in examples]
+        labelled = [one for one in together if one.label is not None]
+        args.examples["train_data"] = [(" ".join(args.train_data), labelled)]

@@ -1,0 +1,127 @@
+"""A whole fine-tuning run."""
+
+import gc
+from argparse import Namespace
+from collections.abc import Iterator
+from typing import Any
+
+from dslm_patches.schemes import WeightRole
+from megatron.dslm.arguments.pretrained import FLAG
+from megatron.dslm.checkpointing import find_checkpoint, load_checkpoint, load_weights
+from megatron.dslm.finetuning.dataset import EpochOrder, TaskDataset, training_batches
+from megatron.dslm.finetuning.judge import Judge
+from megatron.dslm.finetuning.keeping import Keeper
+from megatron.dslm.logging.progress import Progress
+from megatron.dslm.logging.summary import body_roles, print_summary
+from megatron.dslm.models.build import build_chunks, wrap_chunks
+from megatron.dslm.models.classification import forward_step, model_provider
+from megatron.dslm.tasks import TASKS
+from megatron.dslm.training.launch import launch
+from megatron.dslm.training.optimization import build_optimizer, build_scheduler
+from megatron.dslm.training.step import Trainer, require_finite
+from megatron.dslm.training.traced_steps import TracedSteps
+
+
+def finetune(args: Namespace) -> None:
+    """Fine-tunes as the arguments of `parse_finetune_args` say, resuming from --load.
+
+    Exits with code 2 and one line when a checkpoint does not fit, with code 1 when the loss is no longer finite.
+    """
+    launch(args, "finetune.py", lambda: _Run(args).train())
+
+
+class _Run:
+    """The parts of a run, and the loop over them."""
+
+    def __init__(self, args: Namespace) -> None:
+        self.args, self.task = args, TASKS[args.task]
+        checkpoint = find_checkpoint(args.load) if args.load else None
+        chunks, scheme = build_chunks(args, model_provider(self.task), initialize=checkpoint is None)
+        new = self._load_pretrained(chunks) if checkpoint is None and args.pretrained_checkpoint else []
+        sizes = {name.removesuffix("_data"): sum(len(one) for _, one in of) for name, of in args.examples.items() if of}
+        print_summary(args, chunks, scheme, [*body_roles(args), WeightRole.POOLER, WeightRole.BINARY_HEAD], sizes)
+        chunks = wrap_chunks(args, chunks)
+        optimizer = build_optimizer(args, chunks)
+        step = forward_step(self.task, training=True)
+        self.trainer = Trainer(args, chunks, step, optimizer, build_scheduler(args, optimizer))
+        self.iteration = 0 if checkpoint is None else load_checkpoint(args, checkpoint, self.trainer)
+        self.progress = Progress(args, self.iteration, unit="samples", per_step=args.global_batch_size)
+        self._say_where_it_starts(checkpoint, new)
+        self.traces = TracedSteps(args, chunks, scheme, self.progress, self.iteration) if args.trace_interval else None
+        self.judge = Judge(args, self.task, self.trainer, self.progress, self.iteration)
+        self.keeper = Keeper(args, self.trainer, self.iteration)
+
+    def train(self) -> None:
+        """Trains from where the run stands to the last epoch, then predicts --test-data by the best weights."""
+        args = self.args
+        if args.epochs == 0:
+            self._evaluate()
+        elif self.iteration >= args.train_iters:
+            self.progress.say(f"done already: all {args.train_iters} iterations are trained")
+            self.progress.close()
+            return
+        else:
+            self._train_epochs()
+        if self.iteration >= args.train_iters and args.test_data:
+            folder = self.keeper.load_best()
+            self.progress.say(f"test data is predicted by {folder or 'the last weights'}")
+            self.judge.predict_tests()
+        self.progress.close()
+
+    def _train_epochs(self) -> None:
+        args = self.args
+        dataset = TaskDataset(args, self.task, args.examples["train_data"][0][1])
+        order = EpochOrder(dataset, args.seed, args.global_batch_size, by_length=args.group_by_length)
+        consumed = self.iteration * args.global_batch_size
+        iterators = [training_batches(args, order, consumed) for _ in self.trainer.chunks]
+        ends = {-(-epoch * len(dataset) // args.global_batch_size) for epoch in range(1, args.epochs + 1)}
+        # Model and optimizer stay: the collector need not walk them again and again.
+        gc.collect()
+        gc.freeze()
+        self.progress.start()
+        leaving = False
+        while not leaving:
+            self._step(iterators)
+            done = self.iteration == args.train_iters
+            leaving = done or bool(args.exit_interval and self.iteration % args.exit_interval == 0)
+            with self.progress.pause():
+                if done or self._due(args.eval_interval, ends):
+                    self._evaluate()
+                if args.save and (leaving or self._due(args.save_interval, ends)):
+                    self.progress.say(f"saved {self.keeper.save(self.iteration)}")
+
+    def _due(self, interval: int | None, ends: set[int]) -> bool:
+        return self.iteration % interval == 0 if interval else self.iteration in ends
+
+    def _evaluate(self) -> None:
+        score = self.judge.evaluate(self.iteration)
+        if self.keeper.is_best(self.iteration, score):
+            self.judge.keep()
+
+    def _step(self, iterators: list[Iterator[Any]]) -> None:
+        self.iteration += 1
+        traces = self.traces if self.traces is not None and self.traces.start(self.iteration) else None
+        losses, grad_norm = self.trainer.step(iterators, traces.gradients_ready if traces else None)
+        if traces:
+            traces.finish()
+        require_finite(losses, grad_norm)
+        self.progress.step(self.iteration, losses, grad_norm, self.trainer.optimizer.param_groups[0]["lr"])
+
+    def _load_pretrained(self, chunks: list[Any]) -> list[str]:
+        """Fills the chunks from --pretrained-checkpoint; the names of what it has nothing for."""
+        folder = find_checkpoint(self.args.pretrained_checkpoint, FLAG)
+        assert folder is not None
+        return load_weights(chunks, folder, FLAG)
+
+    def _say_where_it_starts(self, checkpoint: str | None, new: list[str]) -> None:
+        args = self.args
+        for note in args.notes:
+            self.progress.say(f"note: {note}")
+        if checkpoint is not None:
+            self.progress.say(f"resumed from {checkpoint} at iteration {self.iteration} of {args.train_iters}")
+        elif args.pretrained_checkpoint:
+            # The last stage, which speaks, is the one with the heads.
+            drawn = f"; drawn anew: {', '.join(new)}" if new else ""
+            self.progress.say(f"pretrained weights from {args.pretrained_checkpoint}{drawn}")
+        else:
+            self.progress.say("no --pretrained-checkpoint: from the depth scheme's initialisation")

@@ -1,0 +1,54 @@
+"""From texts to token ids in BERT's form: [CLS] first [SEP], or [CLS] first [SEP] second [SEP]."""
+
+from typing import Any
+
+from megatron.dslm.tasks.base import Example
+
+
+def encode(
+    tokenizer: Any, first: str, second: str | None, length: int, *, cut_first_only: bool
+) -> tuple[list[int], list[int]]:
+    """Token ids and segments (0, then 1 for the second text with its [SEP]), at most `length` of each.
+
+    What is too long loses tokens at the end: of whichever text is longer, or of the first alone.
+
+    Raises:
+        ValueError: the second text leaves no room, where it may not be cut; --seq-length is named.
+    """
+    if second is None:
+        ids = tokenizer.tokenize(first)[: length - 2]
+        return [tokenizer.cls, *ids, tokenizer.sep], [0] * (len(ids) + 2)
+    a, b = tokenizer.tokenize_batch([first, second])
+    room = length - 3
+    if cut_first_only:
+        if len(b) > room:
+            raise ValueError(
+                f"question and answer {second[:60]!r}... are {len(b)} tokens, which are never cut: give --seq-length "
+                f"{len(b) + 3} or more"
+            )
+        a = a[: room - len(b)]
+    else:
+        a, b = _cut_longer(a, b, room)
+    return [tokenizer.cls, *a, tokenizer.sep, *b, tokenizer.sep], [0] * (len(a) + 2) + [1] * (len(b) + 1)
+
+
+def encode_example(
+    tokenizer: Any, example: Example, length: int, *, cut_first_only: bool
+) -> list[tuple[list[int], list[int]]]:
+    """`encode` of each of an example's texts."""
+    try:
+        return [encode(tokenizer, *pair, length, cut_first_only=cut_first_only) for pair in example.texts]
+    except ValueError as error:
+        raise ValueError(f"example {example.id}: {error}") from None
+
+
+def _cut_longer(a: list[int], b: list[int], room: int) -> tuple[list[int], list[int]]:
+    """What is left when the longer of the two loses its last token until both fit (the second where they are equal)."""
+    half = room // 2
+    if len(a) + len(b) <= room:
+        return a, b
+    if len(a) <= half:
+        return a, b[: room - len(a)]
+    if len(b) <= half:
+        return a[: room - len(b)], b
+    return a[: room - half], b[:half]
