@@ -9,9 +9,9 @@ from typing import Any
 
 import psutil
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.corpus import ROOT, data_flags
+from tests.curves import curves
 from tests.distributed.pool import RankPool
 
 WORKER = "tests.training.pretrain_workers:run"
@@ -27,18 +27,6 @@ def command(model: str, folder: Path, *extra: str) -> list[str]:
     """Flags of a small run that saves, loads and logs under `folder`."""
     places = ["--save", f"{folder}/save", "--load", f"{folder}/save", "--tensorboard-dir", f"{folder}/board"]
     return [*SHAPE, *TRAINING, *LOGGING, *places, *data_flags(model), *extra]
-
-
-def curves(folder: Path) -> dict[str, dict[int, float]]:
-    """Every scalar of a run's TensorBoard files, by tag and step, as the float32 they are; timings left out."""
-    found: dict[str, dict[int, float]] = {}
-    for file in sorted((folder / "board").glob("events*")):
-        events = EventAccumulator(str(file), size_guidance={"scalars": 0})
-        events.Reload()
-        for tag in events.Tags()["scalars"]:
-            if tag != "training/tokens per second":
-                found.setdefault(tag, {}).update({event.step: event.value for event in events.Scalars(tag)})
-    return found
 
 
 def run(ranks: RankPool, world_size: int, argv: list[str], model: str = "bert") -> tuple[int, str]:

@@ -67,7 +67,7 @@ class Trainer:
         for chunk in self.chunks:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
-        losses = _average(self._run(iterators, get_num_microbatches(), forward_only=False))
+        losses = _average(self._run(iterators, forward_only=False))
         if gradients_ready is not None:
             gradients_ready()
         updated, grad_norm, _ = self.optimizer.step()
@@ -82,8 +82,7 @@ class Trainer:
             chunk.eval()
         totals: Losses = {}
         for _ in range(batches):
-            outputs = self._run(iterators, get_num_microbatches(), forward_only=True)
-            for name, value in _average(outputs).items():
+            for name, value in _average(self._run(iterators, forward_only=True)).items():
                 totals[name] = totals.get(name, 0.0) + value / batches
         for chunk in self.chunks:
             chunk.train()
@@ -96,7 +95,7 @@ class Trainer:
         """What `forward_step` reports of each micro-batch, dropout off; empty off the last pipeline stage."""
         for chunk in self.chunks:
             chunk.eval()
-        outputs = self._run(iterators, microbatches, forward_only=True, forward_step=forward_step)
+        outputs = self._run(iterators, forward_only=True, microbatches=microbatches, forward_step=forward_step)
         for chunk in self.chunks:
             chunk.train()
         return outputs
@@ -104,16 +103,16 @@ class Trainer:
     def _run(
         self,
         iterators: list[Iterator[Any]],
-        microbatches: int,
         *,
         forward_only: bool,
+        microbatches: int | None = None,
         forward_step: Callable[..., Any] | None = None,
     ) -> list[dict[str, torch.Tensor]]:
         return get_forward_backward_func()(
             forward_step_func=forward_step or self.forward_step,
             data_iterator=iterators if len(self.chunks) > 1 else iterators[0],
             model=self.chunks if len(self.chunks) > 1 else self.chunks[0],
-            num_microbatches=microbatches,
+            num_microbatches=microbatches or get_num_microbatches(),
             seq_length=self.args.seq_length,
             micro_batch_size=self.args.micro_batch_size,
             forward_only=forward_only,

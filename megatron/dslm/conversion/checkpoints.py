@@ -1,0 +1,201 @@
+"""Checkpoints to Hugging Face folders and back, in one process, whatever the layout they were saved in."""
+
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any
+
+from dslm_patches.hf_folder import read_config
+from megatron.dslm.arguments.layout import resolve_layout
+from megatron.dslm.arguments.parse import build_parser
+from megatron.dslm.arguments.validate import validate_model
+from megatron.dslm.checkpoint_folder import find_checkpoint, read_arguments
+from megatron.dslm.conversion.tokenizers import checked_tokenizer, folder_tokenizer, special_ids, tokenizer_files
+from megatron.dslm.huggingface import config_fields, hf_arguments, layout_free_name, load_hf_weights, vocabulary_multiple
+from megatron.dslm.tasks import TASKS
+
+BERT_CLASSES = ("ForPreTraining", "ForMaskedLM", "ForSequenceClassification", "ForMultipleChoice", "Model")
+GPT_CLASSES = ("ForCausalLM", "Model")
+_PARTS = {
+    "ForPreTraining": {"lm_head", "pooler", "binary_head"},
+    "ForMaskedLM": {"lm_head"},
+    "ForSequenceClassification": {"pooler", "classifier"},
+    "ForMultipleChoice": {"pooler", "classifier"},
+    "ForCausalLM": {"lm_head"},
+    "Model": {"pooler"},
+}
+"""Parts of `dslm_patches.hf.names`, besides the body, that each class has a place for."""
+
+
+def to_huggingface(
+    load: str, save: str, *, vocab_file: str | None, merge_file: str | None, model_class: str | None
+) -> str:
+    """Writes the checkpoint of `load` as a folder for transformers; a line that tells what was written.
+
+    Args:
+        vocab_file, merge_file: the tokenizer of the run, to go into the folder.
+        model_class: of BERT_CLASSES or GPT_CLASSES; by default the one that has all the heads of the checkpoint.
+
+    Raises:
+        ValueError: no checkpoint, another tokenizer, a class that does not go with the model; the flag is named.
+    """
+    folder = find_checkpoint(load)
+    if folder is None:
+        raise ValueError(f"--load {load} holds no checkpoint")
+    saved = read_arguments(folder)
+    tokenizer = checked_tokenizer(saved, vocab_file, merge_file)
+    chosen = model_class or _default_class(saved)
+    _check_class(chosen, saved)
+    args = model_arguments(saved, SimpleNamespace(vocab_size=saved["vocab_size"]))
+
+    from dslm_patches.hf import DslmBertConfig, DslmGPTConfig
+    from dslm_patches.hf.convert import to_hf
+    from dslm_patches.hf.export import export_model
+    from dslm_patches.hf.names import correspondences
+    from megatron.dslm.checkpointing import load_weights
+
+    is_bert = saved["model"] == "bert"
+    config = (DslmBertConfig if is_bert else DslmGPTConfig)(
+        **config_fields(saved), **special_ids(tokenizer), **_labels(saved)
+    )
+    with _built(args, initialize=False) as chunks:
+        missing = load_weights(chunks, folder)
+        if missing:
+            raise ValueError(f"--load: {folder} does not hold {missing[0]}")
+        state = {layout_free_name(chunks[0], name): one.detach() for name, one in chunks[0].named_parameters()}
+    parts = {one.megatron: one.part for one in correspondences(config)}
+    kept = {name: one for name, one in state.items() if parts.get(name, "body") in {"body", *_PARTS[chosen]}}
+    left_out = sorted({parts[name] for name in state.keys() - kept.keys()})
+    name = f"Dslm{'Bert' if is_bert else 'GPT'}{chosen}"
+    export_model(
+        to_hf(kept, config),
+        config,
+        save,
+        model_class=name,
+        tokenizer=None if tokenizer is None else tokenizer_files(tokenizer, vocab_file, merge_file),
+        facts=_facts(saved),
+    )
+    return f"wrote {save}: {name}, {_described(saved, kept)}" + (
+        f"; left out: {', '.join(left_out)}" if left_out else ""
+    )
+
+
+def to_megatron(load: str, save: str) -> str:
+    """Writes the model of a Dslm or stock BERT folder as a checkpoint of weights; a line that tells what was written.
+
+    Heads that the folder does not hold are drawn by its depth scheme.
+
+    Raises:
+        ValueError: no such folder, pickled weights, a model that Megatron's flags cannot describe.
+    """
+    saved = hf_arguments(load)
+    args = model_arguments(saved, folder_tokenizer(load, saved))
+    args.save = save
+
+    from dslm_patches.hf.reader import FolderReader
+    from megatron.dslm.checkpointing import save_weights
+
+    with _built(args, initialize=True) as chunks:
+        new = load_hf_weights(chunks, load, strict=False)
+        folder = save_weights(args, saved["iteration"], chunks)
+        state = {layout_free_name(chunks[0], name): one for name, one in chunks[0].named_parameters()}
+    with FolderReader(load) as reader:
+        unused = sorted({one.part for one in reader.correspondences(strict=False) if one.megatron not in state})
+    line = f"wrote {folder}: from {read_config(load)['model_type']}, {_described(saved, state)}"
+    line += f"; drawn anew: {', '.join(new)}" if new else ""
+    return line + (f"; left out: {', '.join(unused)}" if unused else "")
+
+
+def model_arguments(saved: dict[str, Any], tokenizer: Any) -> Namespace:
+    """The trainer's arguments for building the model of recorded arguments on one rank."""
+    needed = "--num-layers 1 --hidden-size 1 --num-attention-heads 1 --seq-length 1 --micro-batch-size 1 --lr 1"
+    args = build_parser(saved["model"]).parse_args([*needed.split(), *["--train-iters", "1", "--vocab-file", "-"]])
+    layout = {name for name in saved if name.endswith("_parallel_size")}
+    vars(args).update({name: value for name, value in saved.items() if name not in layout})
+    args.make_vocab_size_divisible_by = vocabulary_multiple(saved)
+    args.group_query_attention = args.num_query_groups != args.num_attention_heads
+    args.rank, args.world_size, args.tokenizer = 0, 1, tokenizer
+    validate_model(args)
+    resolve_layout(args)
+    return args
+
+
+@contextmanager
+def _built(args: Namespace, *, initialize: bool) -> Iterator[list[Any]]:
+    """The model of the arguments on process groups of one rank, for a while."""
+    from megatron.dslm.initialize import initialize as bring_up
+    from megatron.dslm.initialize import shut_down
+
+    bring_up(args)
+    try:
+        from megatron.dslm.models.build import build_chunks
+
+        yield build_chunks(args, _provider(args), initialize=initialize)[0]
+    finally:
+        shut_down()
+
+
+def _provider(args: Namespace) -> Any:
+    if args.task is None:
+        return import_module(f"megatron.dslm.models.{args.model}").provide_model
+    from megatron.dslm.models.classification import model_provider
+
+    return model_provider(TASKS[args.task])
+
+
+def _default_class(saved: dict[str, Any]) -> str:
+    if saved["model"] == "gpt":
+        return "ForCausalLM"
+    if saved.get("task") is not None:
+        return "ForMultipleChoice" if TASKS[saved["task"]].choices > 1 else "ForSequenceClassification"
+    return "ForMaskedLM" if saved["bert_no_binary_head"] else "ForPreTraining"
+
+
+def _check_class(chosen: str, saved: dict[str, Any]) -> None:
+    known = GPT_CLASSES if saved["model"] == "gpt" else BERT_CLASSES
+    if chosen not in known:
+        raise ValueError(f"--model-class {chosen} does not go with a {saved['model'].upper()}: give one of {known}")
+    if saved.get("task") is not None and chosen not in (_default_class(saved), "Model"):
+        raise ValueError(f"--model-class {chosen}: a model fine-tuned for {saved['task']} is {_default_class(saved)}")
+    if saved.get("bert_no_binary_head") and saved.get("task") is None and chosen == "ForPreTraining":
+        raise ValueError("--model-class ForPreTraining: this BERT has no next-sentence head; give ForMaskedLM")
+
+
+def _labels(saved: dict[str, Any]) -> dict[str, Any]:
+    """The configuration's fields of a fine-tuned model's classes."""
+    task = None if saved.get("task") is None else TASKS[saved["task"]]
+    if task is None or task.choices > 1:
+        return {}
+    if task.regression:
+        return {"num_labels": 1, "problem_type": "regression"}
+    return {
+        "id2label": dict(enumerate(task.labels)),
+        "label2id": {label: index for index, label in enumerate(task.labels)},
+        "problem_type": "single_label_classification",
+    }
+
+
+def _facts(saved: dict[str, Any]) -> dict[str, str]:
+    goals = "next-token prediction"
+    if saved.get("task") is not None:
+        goals = f"fine-tuned for {saved['task']}"
+    elif saved["model"] == "bert":
+        goals = "masked LM" + ("" if saved["bert_no_binary_head"] else " and next-sentence prediction")
+    return {
+        "objective": goals,
+        "iterations": f"{saved['iteration']:,}",
+        "sequence length": str(saved["seq_length"]),
+        "dropout": f"{saved['hidden_dropout']} hidden, {saved['attention_dropout']} attention",
+        "tokenizer": str(saved.get("tokenizer_type")),
+    }
+
+
+def _described(saved: dict[str, Any], tensors: Mapping[str, Any]) -> str:
+    millions = sum(one.numel() for one in tensors.values()) / 1e6
+    return (
+        f"{saved['model'].upper()}, {saved['num_layers']} layers x {saved['hidden_size']}, {saved['depth_scheme']} "
+        f"{saved['norm_placement']}-LN, iteration {saved['iteration']:,}, {len(tensors)} tensors, "
+        f"{millions:.2f} M parameters"
+    )

@@ -1,0 +1,17 @@
+"""What a run drew in TensorBoard."""
+
+from pathlib import Path
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+
+def curves(folder: Path) -> dict[str, dict[int, float]]:
+    """Every scalar of a run's TensorBoard files, by tag and step, as the float32 they are; timings left out."""
+    found: dict[str, dict[int, float]] = {}
+    for file in sorted((folder / "board").glob("events*")):
+        events = EventAccumulator(str(file), size_guidance={"scalars": 0})
+        events.Reload()
+        for tag in events.Tags()["scalars"]:
+            if not tag.endswith(" per second"):
+                found.setdefault(tag, {}).update({event.step: event.value for event in events.Scalars(tag)})
+    return found
