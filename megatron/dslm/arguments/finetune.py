@@ -124,7 +124,7 @@ def _check_against_pretrained(args: Namespace, saved: dict[str, Any]) -> None:
     for name, value in saved.items():
         if name in vars(args) and name not in _FREE and getattr(args, name) != value:
             raise ValueError(
-                f"{spelled(name)} {getattr(args, name)} contradicts --pretrained-checkpoint {folder}: {value}"
+                f"{spelled(name)} {getattr(args, name)} contradicts --pretrained-checkpoint {folder}, which has {value}"
             )
     now = args.tokenizer.unique_identifiers["content_sha256"]
     if saved.get("tokenizer_sha256", now) != now:

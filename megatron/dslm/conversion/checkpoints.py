@@ -13,7 +13,13 @@ from megatron.dslm.arguments.parse import build_parser
 from megatron.dslm.arguments.validate import validate_model
 from megatron.dslm.checkpoint_folder import find_checkpoint, read_arguments
 from megatron.dslm.conversion.tokenizers import checked_tokenizer, folder_tokenizer, special_ids, tokenizer_files
-from megatron.dslm.huggingface import config_fields, hf_arguments, layout_free_name, load_hf_weights, vocabulary_multiple
+from megatron.dslm.huggingface import (
+    config_fields,
+    hf_arguments,
+    layout_free_name,
+    load_hf_weights,
+    vocabulary_multiple,
+)
 from megatron.dslm.tasks import TASKS
 
 BERT_CLASSES = ("ForPreTraining", "ForMaskedLM", "ForSequenceClassification", "ForMultipleChoice", "Model")
@@ -125,6 +131,8 @@ def model_arguments(saved: dict[str, Any], tokenizer: Any) -> Namespace:
 @contextmanager
 def _built(args: Namespace, *, initialize: bool) -> Iterator[list[Any]]:
     """The model of the arguments on process groups of one rank, for a while."""
+    from megatron.core.num_microbatches_calculator import destroy_num_microbatches_calculator
+
     from megatron.dslm.initialize import initialize as bring_up
     from megatron.dslm.initialize import shut_down
 
@@ -134,6 +142,7 @@ def _built(args: Namespace, *, initialize: bool) -> Iterator[list[Any]]:
 
         yield build_chunks(args, _provider(args), initialize=initialize)[0]
     finally:
+        destroy_num_microbatches_calculator()
         shut_down()
 
 
