@@ -77,6 +77,9 @@ def hf_arguments(folder: str, flag: str = "--load") -> dict[str, Any]:
     """
     config = read_config(folder, flag)
     fields = stock_bert_fields(config) if config["model_type"] == "bert" else config
+    missing = [name for name in (*_FIELDS.values(), "use_bias") if name not in fields and not name.startswith("dslm_")]
+    if missing:
+        raise ValueError(f"{flag}: {os.path.join(folder, 'config.json')} does not say {', '.join(missing)}")
     recorded = fields.get("megatron") or {}
     is_bert = config["model_type"] != "dslm_gpt"
     if is_bert and fields["type_vocab_size"] not in (0, 2):
@@ -87,10 +90,10 @@ def hf_arguments(folder: str, flag: str = "--load") -> dict[str, Any]:
     tokens = min(fields.get("tokenizer_vocab_size") or rows, rows)
     multiple = recorded.get("make_vocab_size_divisible_by") or 1
     return {
-        **{ours: fields[hf] for ours, hf in _FIELDS.items()},
+        **{ours: fields.get(hf) for ours, hf in _FIELDS.items()},
         "model": "bert" if is_bert else "gpt",
         "disable_bias_linear": not fields["use_bias"],
-        "untie_embeddings_and_output_weights": not fields["tie_word_embeddings"],
+        "untie_embeddings_and_output_weights": not fields.get("tie_word_embeddings", True),
         "bert_no_binary_head": fields["type_vocab_size"] == 0 if is_bert else None,
         "vocab_size": tokens,
         # A table of another size, as after resize_token_embeddings, is its own multiple.

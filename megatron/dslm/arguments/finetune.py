@@ -122,7 +122,7 @@ def _complete(args: Namespace, saved: dict[str, Any]) -> None:
 def _check_against_pretrained(args: Namespace, saved: dict[str, Any]) -> None:
     folder = args.pretrained_checkpoint
     for name, value in saved.items():
-        if name in vars(args) and name not in _FREE and getattr(args, name) != value:
+        if name in vars(args) and name not in (*_FREE, "vocab_file") and getattr(args, name) != value:
             raise ValueError(
                 f"{spelled(name)} {getattr(args, name)} contradicts --pretrained-checkpoint {folder}, which has {value}"
             )

@@ -7,11 +7,12 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
-from dslm_patches.hf_folder import read_config
+from dslm_patches.hf_folder import read_config, require_new
 from megatron.dslm.arguments.layout import resolve_layout
 from megatron.dslm.arguments.parse import build_parser
 from megatron.dslm.arguments.validate import validate_model
 from megatron.dslm.checkpoint_folder import find_checkpoint, read_arguments
+from megatron.dslm.conversion.classes import PARTS, check_class, default_class, labels
 from megatron.dslm.conversion.tokenizers import checked_tokenizer, folder_tokenizer, special_ids, tokenizer_files
 from megatron.dslm.huggingface import (
     config_fields,
@@ -21,18 +22,6 @@ from megatron.dslm.huggingface import (
     vocabulary_multiple,
 )
 from megatron.dslm.tasks import TASKS
-
-BERT_CLASSES = ("ForPreTraining", "ForMaskedLM", "ForSequenceClassification", "ForMultipleChoice", "Model")
-GPT_CLASSES = ("ForCausalLM", "Model")
-_PARTS = {
-    "ForPreTraining": {"lm_head", "pooler", "binary_head"},
-    "ForMaskedLM": {"lm_head"},
-    "ForSequenceClassification": {"pooler", "classifier"},
-    "ForMultipleChoice": {"pooler", "classifier"},
-    "ForCausalLM": {"lm_head"},
-    "Model": {"pooler"},
-}
-"""Parts of `dslm_patches.hf.names`, besides the body, that each class has a place for."""
 
 
 def to_huggingface(
@@ -47,13 +36,14 @@ def to_huggingface(
     Raises:
         ValueError: no checkpoint, another tokenizer, a class that does not go with the model; the flag is named.
     """
+    require_new(save)
     folder = find_checkpoint(load)
     if folder is None:
         raise ValueError(f"--load {load} holds no checkpoint")
     saved = read_arguments(folder)
     tokenizer = checked_tokenizer(saved, vocab_file, merge_file)
-    chosen = model_class or _default_class(saved)
-    _check_class(chosen, saved)
+    chosen = model_class or default_class(saved)
+    check_class(chosen, saved)
     args = model_arguments(saved, SimpleNamespace(vocab_size=saved["vocab_size"]))
 
     from dslm_patches.hf import DslmBertConfig, DslmGPTConfig
@@ -64,7 +54,7 @@ def to_huggingface(
 
     is_bert = saved["model"] == "bert"
     config = (DslmBertConfig if is_bert else DslmGPTConfig)(
-        **config_fields(saved), **special_ids(tokenizer), **_labels(saved)
+        **config_fields(saved), **special_ids(tokenizer), **labels(saved)
     )
     with _built(args, initialize=False) as chunks:
         missing = load_weights(chunks, folder)
@@ -72,8 +62,8 @@ def to_huggingface(
             raise ValueError(f"--load: {folder} does not hold {missing[0]}")
         state = {layout_free_name(chunks[0], name): one.detach() for name, one in chunks[0].named_parameters()}
     parts = {one.megatron: one.part for one in correspondences(config)}
-    kept = {name: one for name, one in state.items() if parts.get(name, "body") in {"body", *_PARTS[chosen]}}
-    left_out = sorted({parts[name] for name in state.keys() - kept.keys()})
+    kept = {name: one for name, one in state.items() if parts.get(name, "body") in {"body", *PARTS[chosen]}}
+    left_out = {parts[name] for name in state.keys() - kept.keys()}
     name = f"Dslm{'Bert' if is_bert else 'GPT'}{chosen}"
     export_model(
         to_hf(kept, config),
@@ -83,9 +73,7 @@ def to_huggingface(
         tokenizer=None if tokenizer is None else tokenizer_files(tokenizer, vocab_file, merge_file),
         facts=_facts(saved),
     )
-    return f"wrote {save}: {name}, {_described(saved, kept)}" + (
-        f"; left out: {', '.join(left_out)}" if left_out else ""
-    )
+    return f"wrote {save}: {name}, {_described(saved, kept)}{_listed('left out', left_out)}"
 
 
 def to_megatron(load: str, save: str) -> str:
@@ -97,9 +85,12 @@ def to_megatron(load: str, save: str) -> str:
         ValueError: no such folder, pickled weights, a model that Megatron's flags cannot describe.
     """
     saved = hf_arguments(load)
+    if find_checkpoint(save, "--save") is not None:
+        raise ValueError(f"--save {save} holds a checkpoint already: remove it, or give another folder")
     args = model_arguments(saved, folder_tokenizer(load, saved))
     args.save = save
 
+    from dslm_patches.hf.names import correspondences
     from dslm_patches.hf.reader import FolderReader
     from megatron.dslm.checkpointing import save_weights
 
@@ -108,10 +99,14 @@ def to_megatron(load: str, save: str) -> str:
         folder = save_weights(args, saved["iteration"], chunks)
         state = {layout_free_name(chunks[0], name): one for name, one in chunks[0].named_parameters()}
     with FolderReader(load) as reader:
-        unused = sorted({one.part for one in reader.correspondences(strict=False) if one.megatron not in state})
+        unused = {one.part for one in reader.correspondences(strict=False) if one.megatron not in state}
+        parts = {one.megatron: one.part for one in correspondences(reader.config)}
     line = f"wrote {folder}: from {read_config(load)['model_type']}, {_described(saved, state)}"
-    line += f"; drawn anew: {', '.join(new)}" if new else ""
-    return line + (f"; left out: {', '.join(unused)}" if unused else "")
+    return line + _listed("drawn anew", {parts[name] for name in new}) + _listed("left out", unused)
+
+
+def _listed(what: str, parts: set[str]) -> str:
+    return f"; {what}: {', '.join(sorted(parts))}" if parts else ""
 
 
 def model_arguments(saved: dict[str, Any], tokenizer: Any) -> Namespace:
@@ -147,43 +142,12 @@ def _built(args: Namespace, *, initialize: bool) -> Iterator[list[Any]]:
 
 
 def _provider(args: Namespace) -> Any:
-    if args.task is None:
+    task = getattr(args, "task", None)
+    if task is None:
         return import_module(f"megatron.dslm.models.{args.model}").provide_model
     from megatron.dslm.models.classification import model_provider
 
-    return model_provider(TASKS[args.task])
-
-
-def _default_class(saved: dict[str, Any]) -> str:
-    if saved["model"] == "gpt":
-        return "ForCausalLM"
-    if saved.get("task") is not None:
-        return "ForMultipleChoice" if TASKS[saved["task"]].choices > 1 else "ForSequenceClassification"
-    return "ForMaskedLM" if saved["bert_no_binary_head"] else "ForPreTraining"
-
-
-def _check_class(chosen: str, saved: dict[str, Any]) -> None:
-    known = GPT_CLASSES if saved["model"] == "gpt" else BERT_CLASSES
-    if chosen not in known:
-        raise ValueError(f"--model-class {chosen} does not go with a {saved['model'].upper()}: give one of {known}")
-    if saved.get("task") is not None and chosen not in (_default_class(saved), "Model"):
-        raise ValueError(f"--model-class {chosen}: a model fine-tuned for {saved['task']} is {_default_class(saved)}")
-    if saved.get("bert_no_binary_head") and saved.get("task") is None and chosen == "ForPreTraining":
-        raise ValueError("--model-class ForPreTraining: this BERT has no next-sentence head; give ForMaskedLM")
-
-
-def _labels(saved: dict[str, Any]) -> dict[str, Any]:
-    """The configuration's fields of a fine-tuned model's classes."""
-    task = None if saved.get("task") is None else TASKS[saved["task"]]
-    if task is None or task.choices > 1:
-        return {}
-    if task.regression:
-        return {"num_labels": 1, "problem_type": "regression"}
-    return {
-        "id2label": dict(enumerate(task.labels)),
-        "label2id": {label: index for index, label in enumerate(task.labels)},
-        "problem_type": "single_label_classification",
-    }
+    return model_provider(TASKS[task])
 
 
 def _facts(saved: dict[str, Any]) -> dict[str, str]:

@@ -14,6 +14,8 @@ def checked_tokenizer(saved: dict[str, Any], vocab_file: str | None, merge_file:
         ValueError: files of another vocabulary than the checkpoint records.
     """
     if vocab_file is None:
+        if merge_file is not None:
+            raise ValueError(f"--merge-file {merge_file} needs --vocab-file beside it")
         return None
     tokenizer = build_tokenizer(saved["tokenizer_type"], vocab_file, merge_file)
     recorded = saved.get("tokenizer_sha256")

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from dslm_patches.schemes import WeightRole
-from megatron.dslm.arguments.pretrained import FLAG
+from megatron.dslm.arguments.pretrained import FLAG, is_hf_folder
 from megatron.dslm.checkpointing import find_checkpoint, load_checkpoint, load_weights
 from megatron.dslm.finetuning.dataset import EpochOrder, TaskDataset, training_batches
 from megatron.dslm.finetuning.judge import Judge
 from megatron.dslm.finetuning.keeping import Keeper
+from megatron.dslm.huggingface import load_hf_weights
 from megatron.dslm.logging.progress import Progress
 from megatron.dslm.logging.summary import body_roles, print_summary
 from megatron.dslm.models.build import build_chunks, wrap_chunks
@@ -109,7 +110,10 @@ class _Run:
 
     def _load_pretrained(self, chunks: list[Any]) -> list[str]:
         """Fills the chunks from --pretrained-checkpoint; the names of what it has nothing for."""
-        folder = find_checkpoint(self.args.pretrained_checkpoint, FLAG)
+        pretrained = self.args.pretrained_checkpoint
+        if is_hf_folder(pretrained):
+            return load_hf_weights(chunks, pretrained, strict=False, flag=FLAG)
+        folder = find_checkpoint(pretrained, FLAG)
         assert folder is not None
         return load_weights(chunks, folder, FLAG)
 
