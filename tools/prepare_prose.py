@@ -24,26 +24,12 @@ def parse_arguments() -> argparse.Namespace:
     parser = ToolArgumentParser("Write prose in the public domain as JSON lines.")
     parser.add_argument("--output", type=Path, required=True, help="the .jsonl file to write")
     parser.add_argument("--sources", nargs="+", choices=list(SOURCES), default=list(SOURCES), help="what to fetch")
-    parser.add_argument(
-        "--with-train-verses",
-        type=Path,
-        metavar="FILE",
-        help="add the documents of this file: train_verses.jsonl of tools/prepare_verse_pairs.py",
-    )
-    args = parser.parse_args()
-    if args.with_train_verses is not None and not args.with_train_verses.is_file():
-        parser.error(
-            f"--with-train-verses {args.with_train_verses}: no such file; expected train_verses.jsonl, which "
-            "tools/prepare_verse_pairs.py writes"
-        )
-    return args
+    return parser.parse_args()
 
 
 def sources(args: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
     """Names and documents of what can be had."""
     from tqdm import tqdm
-
-    from megatron.dslm.data.jsonl import read_texts
 
     for name in tqdm(dict.fromkeys(args.sources), unit=" sources", desc="fetch", disable=None, leave=False):
         with tempfile.TemporaryDirectory(prefix="dslm-prose-") as folder:
@@ -53,8 +39,6 @@ def sources(args: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
                 tqdm.write(f"prepare_prose.py: left out {name} ({SOURCES[name].megabytes} MB): {error}", sys.stderr)
                 continue
         yield name, documents
-    if args.with_train_verses is not None:
-        yield "train verses", list(read_texts([args.with_train_verses], ["text"]))
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ four_way/    in RACE's layout: which of four World English verses renders the Ki
              article is the King James passage around it.
 
 verses.jsonl holds all verses of both; a tenth of the chapters are "dev" and appear in no train file. Leave them out of
-text to pretrain on: train_verses.jsonl has the chapters that may be used, a document a line.
+text to pretrain on: train_verses.jsonl has the chapters that may be used, a document a line, both renderings in turn.
 summary.json has sizes and hashes.
 """
 

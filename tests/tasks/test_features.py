@@ -3,7 +3,7 @@
 import pytest
 
 from megatron.dslm.tasks import Example
-from megatron.dslm.tasks.features import encode, encode_example
+from megatron.dslm.tasks.features import check_lengths, encode, encode_example
 
 
 class Characters:
@@ -53,5 +53,7 @@ def test_question_and_option_are_never_cut() -> None:
     assert told("article", "q opt", 10, cut_first_only=True) == ("<ar|q opt|", "0000111111")
     assert told("article", "q option", 11, cut_first_only=True)[0] == "<|q option|"
     example = Example("high1.txt-0", (("article", "short"), ("article", "q option")), 0.0)
-    with pytest.raises(ValueError, match=r"high1\.txt-0.*8 tokens.*--seq-length 11"):
-        encode_example(Characters(), example, 10, cut_first_only=True)
+    check_lengths(Characters(), [example], 11)
+    assert [len(ids) for ids, _ in encode_example(Characters(), example, 11, cut_first_only=True)] == [11, 11]
+    with pytest.raises(ValueError, match=r"--seq-length 10 is too short.*high1\.txt-0.*8 tokens.*give 11"):
+        check_lengths(Characters(), [example], 10)

@@ -117,8 +117,6 @@ def read(path: Path) -> list[str]:
 
 def test_all_sources(tool: Callable[..., Any], packages: dict[str, list[str]], tmp_path: Path) -> None:
     output = tmp_path / "out" / "prose.jsonl"
-    verses = tmp_path / "train_verses.jsonl"
-    verses.write_text('{"text": "In the beginning."}\n')
     result = tool("prepare_prose", "--output", output)
     assert result.exit_code == 0, result
     assert read(output) == list(chain(*packages.values()))
@@ -127,9 +125,9 @@ def test_all_sources(tool: Callable[..., Any], packages: dict[str, list[str]], t
     assert "already there" in result.stdout
 
     other = tmp_path / "other.jsonl"
-    result = tool("prepare_prose", "--output", other, "--sources", "sotu", "--with-train-verses", verses)
+    result = tool("prepare_prose", "--output", other, "--sources", "sotu")
     assert result.exit_code == 0, result
-    assert read(other) == [*packages["sotu"], "In the beginning."]
+    assert read(other) == packages["sotu"]
 
 
 def test_a_missing_client_leaves_its_texts_out(

@@ -270,5 +270,5 @@ def test_modules_are_read_and_aligned(tmp_path: Path) -> None:
 
 def test_chapters_are_documents() -> None:
     verses = [Verse("A", 1, 1, "k1", "w1"), Verse("A", 1, 2, "k2", "w2"), Verse("A", 2, 1, "k3", "w3", "dev")]
-    assert list(chapter_texts(verses, "train")) == ["k1\nk2", "w1\nw2"]
-    assert list(chapter_texts(verses, "dev")) == ["k3", "w3"]
+    assert list(chapter_texts(verses, "train")) == ["k1 w1\nk2 w2"]
+    assert list(chapter_texts(verses, "dev")) == ["k3 w3"]

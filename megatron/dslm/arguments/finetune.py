@@ -14,6 +14,7 @@ from megatron.dslm.data.tokenizer import build_tokenizer
 from megatron.dslm.one_line_parser import OneLineParser
 from megatron.dslm.tasks import TASKS, Example
 from megatron.dslm.tasks.base import count_labels
+from megatron.dslm.tasks.features import check_lengths
 
 _MODEL = ("num_layers", "hidden_size", "num_attention_heads", "seq_length")
 """Required of a model without pretraining."""
@@ -148,6 +149,8 @@ def _read_data(args: Namespace) -> None:
                 examples, notes = task.read(path)
             except ValueError as error:
                 raise ValueError(f"{spelled(name)} {error}") from None
+            if task.cut_first_only:
+                check_lengths(args.tokenizer, examples, args.seq_length)
             args.examples[name].append((path, examples))
             args.notes += notes
             if name != "test_data" and not count_labels(examples):

@@ -160,11 +160,14 @@ def read_verses(path: Path) -> list[Verse]:
 
 
 def chapter_texts(verses: Sequence[Verse], split: str) -> Iterator[str]:
-    """The chapters of a split as documents to pretrain on: King James, then World English, a verse a line."""
+    """The chapters of a split as documents to pretrain on: a verse a line, King James and then World English.
+
+    Masked words of one rendering can be told from the other, as in translation language modelling (Conneau and
+    Lample 2019).
+    """
     chapters: dict[tuple[str, int], list[Verse]] = {}
     for verse in verses:
         if verse.split == split:
             chapters.setdefault((verse.book, verse.chapter), []).append(verse)
     for chapter in chapters.values():
-        yield "\n".join(verse.kjv for verse in chapter)
-        yield "\n".join(verse.web for verse in chapter)
+        yield "\n".join(f"{verse.kjv} {verse.web}" for verse in chapter)

@@ -1,5 +1,6 @@
 """From texts to token ids in BERT's form: [CLS] first [SEP], or [CLS] first [SEP] second [SEP]."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from megatron.dslm.tasks.base import Example
@@ -12,8 +13,7 @@ def encode(
 
     What is too long loses tokens at the end: of whichever text is longer, or of the first alone.
 
-    Raises:
-        ValueError: the second text leaves no room, where it may not be cut; --seq-length is named.
+    A second text that may not be cut must fit: see `check_lengths`.
     """
     if second is None:
         ids = tokenizer.tokenize(first)[: length - 2]
@@ -21,11 +21,7 @@ def encode(
     a, b = tokenizer.tokenize_batch([first, second])
     room = length - 3
     if cut_first_only:
-        if len(b) > room:
-            raise ValueError(
-                f"question and answer {second[:60]!r}... are {len(b)} tokens, which are never cut: give --seq-length "
-                f"{len(b) + 3} or more"
-            )
+        assert len(b) <= room, f"{second!r} does not fit {length} tokens"
         a = a[: room - len(b)]
     else:
         a, b = _cut_longer(a, b, room)
@@ -36,10 +32,23 @@ def encode_example(
     tokenizer: Any, example: Example, length: int, *, cut_first_only: bool
 ) -> list[tuple[list[int], list[int]]]:
     """`encode` of each of an example's texts."""
-    try:
-        return [encode(tokenizer, *pair, length, cut_first_only=cut_first_only) for pair in example.texts]
-    except ValueError as error:
-        raise ValueError(f"example {example.id}: {error}") from None
+    return [encode(tokenizer, *pair, length, cut_first_only=cut_first_only) for pair in example.texts]
+
+
+def check_lengths(tokenizer: Any, examples: Sequence[Example], length: int) -> None:
+    """Looks for second texts that do not fit into `length` tokens with [CLS] and two [SEP], where they are never cut.
+
+    Raises:
+        ValueError: the longest one is named, and --seq-length.
+    """
+    texts = [(example.id, second) for example in examples for _, second in example.texts if second is not None]
+    ids = tokenizer.tokenize_batch([second for _, second in texts])
+    longest = max(range(len(texts)), key=lambda index: len(ids[index]), default=None)
+    if longest is not None and len(ids[longest]) + 3 > length:
+        raise ValueError(
+            f"--seq-length {length} is too short: the question of example {texts[longest][0]} with an answer is "
+            f"{len(ids[longest])} tokens, which are never cut; give {len(ids[longest]) + 3} or more"
+        )
 
 
 def _cut_longer(a: list[int], b: list[int], room: int) -> tuple[list[int], list[int]]:
