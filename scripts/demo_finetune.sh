@@ -22,10 +22,38 @@ if [ "$scheme" = dslm ]; then
     model+=(--dslm-k 1) # the default, 2, leaves nothing of the skip in two layers
 fi
 
-# Both ranks on one batch: 700 steps of 64 sequences, half of them prose, half verses.
-pretrain=$runs/$scheme/pretraining
-torchrun --standalone --nproc-per-node 2 pretrain_bert.py "${model[@]}" --seq-length 192 \
+# Both ranks on one batch; half prose, half verses.
+pretrained=$runs/$scheme/pretraining
+torchrun --standalone --nproc-per-node 2 pretrain_bert.py "${model[@]}" --seq-length 128 --max-position-embeddings 192 \
     --data-path 0.5 data/prose/prose_text_sentence 0.5 data/verse_pairs/train_verses_text_sentence \
-    --vocab-file "$vocab" --split 94,3,3 --micro-batch-size 16 --global-batch-size 32 --train-iters 700 \
-    --lr 2e-3 --lr-warmup-fraction 0.1 --eval-interval 350 --eval-iters 4 --log-interval 50 --save-interval 350 \
-    --save "$pretrain" --load "$pretrain" --tensorboard-dir "$pretrain/tensorboard" 2>&1 | tee "$pretrain.log"
+    --vocab-file "$vocab" --split 94,3,3 --micro-batch-size 32 --global-batch-size 64 --train-iters 600 \
+    --lr 2e-3 --lr-warmup-fraction 0.1 --eval-interval 200 --eval-iters 4 --log-interval 20 --save-interval 200 \
+    --save "$pretrained" --load "$pretrained" --tensorboard-dir "$pretrained/tensorboard" 2>&1 | tee -a "$pretrained.log"
+
+finetune() { # RUN FLAGS...: one task in a folder of its own, on one core
+    local run=$1
+    shift
+    mkdir -p "$run"
+    echo "$run: fine-tuning (see $run/log.txt)"
+    python finetune.py --vocab-file "$vocab" --group-by-length --lr 4e-4 --lr-warmup-fraction 0.1 --log-interval 100 \
+        --save "$run" --load "$run" --tensorboard-dir "$run/tensorboard" --trace-interval 0 "$@" >> "$run/log.txt" 2>&1 ||
+        { tail -n 3 "$run/log.txt"; return 1; }
+}
+
+both() { # TASK SEED FLAGS...: from the pretrained weights and from scratch, at the same time
+    local task=$1 seed=$2
+    shift 2
+    finetune "$runs/$scheme/$task-pretrained-seed$seed" --pretrained-checkpoint "$pretrained" --seed "$seed" "$@" &
+    local first=$!
+    finetune "$runs/$scheme/$task-scratch-seed$seed" "${model[@]}" --max-position-embeddings 192 --seed "$seed" "$@"
+    wait "$first"
+}
+
+for seed in $seeds; do
+    both paraphrase "$seed" --task QQP --seq-length 96 --micro-batch-size 32 --train-samples 128000 --eval-interval 1000 \
+        --train-data data/verse_pairs/paraphrase/train.tsv --valid-data data/verse_pairs/paraphrase/dev.tsv
+    both four_way "$seed" --task RACE --seq-length 192 --micro-batch-size 8 --train-samples 9600 --eval-interval 600 \
+        --train-data data/verse_pairs/four_way/train --valid-data data/verse_pairs/four_way/dev
+done
+python scripts/report_finetune.py "$runs"
+echo "Curves: .venv/bin/tensorboard --logdir $runs"

@@ -52,6 +52,8 @@ def test_iterations_follow_from_epochs(files: Path) -> None:
     assert args.train_iters == 8, "30 samples in batches of 4"
     assert (args.lr_decay_iters, args.lr_warmup_iters) == (8, 2)
     assert [len(examples) for _, examples in args.examples["valid_data"]] == [10]
+    assert parse_finetune_args([*flags(files), "--train-samples", "21"]).train_iters == 6
+    assert parse_finetune_args(flags(files)).train_iters == 8, "three epochs by default"
 
 
 def test_the_model_comes_from_the_pretrained_folder(files: Path) -> None:
@@ -72,6 +74,7 @@ MISTAKES: list[tuple[str, dict[str, str | None], list[str]]] = [
     ("wrong columns", {"task": "MNLI"}, ["--train-data", "no column sentence1, sentence2", "found id, qid1"]),
     ("a file for RACE", {"task": "RACE"}, ["--train-data", "train.tsv", "folder"]),
     ("negative epochs", {"epochs": "-1"}, ["--epochs"]),
+    ("two lengths", {"epochs": "2", "train_samples": "9"}, ["--train-samples", "--epochs"]),
     ("keep nothing", {"keep_last": "0"}, ["--keep-last"]),
     ("no such pretrained", {"pretrained_checkpoint": "absent"}, ["--pretrained-checkpoint", "absent"]),
     ("save into a file", {"output_dir": __file__ + "/x"}, ["--output-dir"]),

@@ -36,7 +36,8 @@ def add_task(parser: argparse.ArgumentParser) -> None:
     add("--train-data", nargs="+", metavar="PATH", help="training files in the task's own format (RACE: folders)")
     add("--valid-data", nargs="+", metavar="PATH", help="evaluated after each epoch, each by itself")
     add("--test-data", nargs="+", metavar="PATH", help="predicted at the end by the best checkpoint")
-    add("--epochs", type=int, default=3, help="passes over the training data; 0 evaluates alone; default 3")
+    add("--epochs", type=int, help="passes over the training data; 0 evaluates alone; default 3")
+    add("--train-samples", type=int, help="so many samples in place of --epochs, shuffled anew at the end of the data")
     add("--group-by-length", action="store_true", help="batches of samples about equally long: less padding")
 
 
@@ -107,17 +108,19 @@ def _defaults_from_pretrained(parser: OneLineParser, argv: Sequence[str] | None)
 
 def _complete(args: Namespace, saved: dict[str, Any]) -> None:
     validate_finetuning(args)
+    if args.train_samples is not None and args.epochs is not None:
+        raise ValueError("--train-samples contradicts --epochs: give one of them")
+    args.epochs = 3 if args.epochs is None and args.train_samples is None else args.epochs
     args.output_dir = args.output_dir or args.save
     args.tokenizer = build_tokenizer(args.tokenizer_type, args.vocab_file, args.merge_file)
     _check_against_pretrained(args, saved)
     _read_data(args)
-    args.train_iters = 0
-    if args.epochs:
-        samples = count_labels(args.examples["train_data"][0][1])
-        args.train_iters = -(-args.epochs * samples // args.global_batch_size)
-        resolve_schedule(args)
-    else:
-        args.lr_decay_iters = 1
+    if args.epochs == 0:
+        args.train_iters, args.lr_decay_iters = 0, 1
+        return
+    samples = args.train_samples or args.epochs * count_labels(args.examples["train_data"][0][1])
+    args.train_iters = -(-samples // args.global_batch_size)
+    resolve_schedule(args)
 
 
 def _check_against_pretrained(args: Namespace, saved: dict[str, Any]) -> None:
@@ -139,7 +142,7 @@ def _check_against_pretrained(args: Namespace, saved: dict[str, Any]) -> None:
 
 def _read_data(args: Namespace) -> None:
     task = TASKS[args.task]
-    if args.epochs and args.train_data is None:
+    if args.epochs != 0 and args.train_data is None:
         raise ValueError("--train-data is missing (or give --epochs 0 to evaluate alone)")
     args.examples, args.notes = {}, []
     for name in _DATA:

@@ -26,6 +26,7 @@ _POSITIVE = {
     "micro_batch_size",
     "global_batch_size",
     "train_iters",
+    "train_samples",
     "exit_interval",
     "lr_decay_iters",
     "lr_wsd_decay_iters",

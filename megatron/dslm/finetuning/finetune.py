@@ -55,7 +55,7 @@ class _Run:
     def train(self) -> None:
         """Trains from where the run stands to the last epoch, then predicts --test-data by the best weights."""
         args = self.args
-        if args.epochs == 0:
+        if args.train_iters == 0:
             self._evaluate()
         elif self.iteration >= args.train_iters:
             self.progress.say(f"done already: all {args.train_iters} iterations are trained")
@@ -75,7 +75,8 @@ class _Run:
         order = EpochOrder(dataset, args.seed, args.global_batch_size, by_length=args.group_by_length)
         consumed = self.iteration * args.global_batch_size
         iterators = [training_batches(args, order, consumed) for _ in self.trainer.chunks]
-        ends = {-(-epoch * len(dataset) // args.global_batch_size) for epoch in range(1, args.epochs + 1)}
+        epochs = args.train_iters * args.global_batch_size // len(dataset)
+        ends = {-(-epoch * len(dataset) // args.global_batch_size) for epoch in range(1, epochs + 1)}
         # Model and optimizer stay: the collector need not walk them again and again.
         gc.collect()
         gc.freeze()

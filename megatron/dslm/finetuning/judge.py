@@ -109,7 +109,7 @@ class Judge:
         if self._folder is None:
             return
         args = self._args
-        told = {name: getattr(args, name) for name in ("task", "lr", "epochs", "global_batch_size", "seed")}
+        told = {name: getattr(args, name) for name in ("task", "lr", "global_batch_size", "seed")}
         told |= {"pretrained_checkpoint": args.pretrained_checkpoint, "train_iters": args.train_iters}
         for name, value in news.items():
             merged = {**self._content.get(name, {}), **value} if name == "test" else value
