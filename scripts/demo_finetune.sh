@@ -22,10 +22,10 @@ if [ "$scheme" = dslm ]; then
     model+=(--dslm-k 1) # the default, 2, leaves nothing of the skip in two layers
 fi
 
-# Both ranks on one batch; half prose, half verses.
+# Both ranks on one batch; a quarter prose, the rest verses.
 pretrained=$runs/$scheme/pretraining
 torchrun --standalone --nproc-per-node 2 pretrain_bert.py "${model[@]}" --seq-length 128 --max-position-embeddings 192 \
-    --data-path 0.5 data/prose/prose_text_sentence 0.5 data/verse_pairs/train_verses_text_sentence \
+    --data-path 0.25 data/prose/prose_text_sentence 0.75 data/verse_pairs/train_verses_text_sentence \
     --vocab-file "$vocab" --split 94,3,3 --micro-batch-size 32 --global-batch-size 64 --train-iters 600 \
     --lr 2e-3 --lr-warmup-fraction 0.1 --eval-interval 200 --eval-iters 4 --log-interval 20 --save-interval 200 \
     --save "$pretrained" --load "$pretrained" --tensorboard-dir "$pretrained/tensorboard" 2>&1 | tee -a "$pretrained.log"
