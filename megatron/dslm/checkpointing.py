@@ -82,7 +82,7 @@ def load_checkpoint(args: Namespace, folder: str, trainer: Trainer) -> int:
     saved = read_arguments(folder)
     check_architecture(args, saved, folder)
     if "iteration" not in dist_checkpointing.load_common_state_dict(folder):
-        raise ValueError(f"--load: {folder} holds weights alone, no optimizer to go on with")
+        raise ValueError(f"--load: {folder} holds weights alone: give it as --pretrained-checkpoint")
     state = _sharded_state(trainer, is_loading=True)
     same_layout = all(saved[name] == getattr(args, name) for name in LAYOUT)
     if same_layout:

@@ -115,7 +115,7 @@ def test_validation_data_needs_labels(files: Path, capsys: pytest.CaptureFixture
     [
         ({}, {"hidden_size": "16"}, ["--hidden-size 16", "which has 8"]),
         ({}, {"depth_scheme": "xavier"}, ["--depth-scheme xavier", "which has dslm"]),
-        ({"model": "gpt"}, {}, ["GPT", "BERT"]),
+        ({"model": "gpt"}, {}, ["a GPT, not a BERT"]),
         ({"vocab_size": 9}, {}, ["--vocab-file", "8 tokens", "9"]),
         ({"tokenizer_sha256": "0"}, {}, ["--vocab-file", "not the vocabulary"]),
     ],

@@ -94,6 +94,20 @@ def test_a_checkpoint_of_another_model_is_refused_by_flag(ranks: RankPool, corpu
     assert "--depth-scheme xavier (saved: dslm)" in output.strip().splitlines()[-1]
 
 
+def test_weights_alone_begin_a_new_run(ranks: RankPool, corpus: None, tmp_path: Path) -> None:
+    first = command("bert", tmp_path / "first", *TP2, "--exit-interval", "3")
+    assert run(ranks, 2, first)[0] == 0
+    pretrained = ["--pretrained-checkpoint", f"{tmp_path}/first/save"]
+    code, output = run(ranks, 1, [*command("bert", tmp_path / "second"), *pretrained])
+    assert code == 0, output
+    assert f"pretrained weights from {tmp_path}/first/save\n" in output
+    ended, begun = (curves(tmp_path / name)["validation/loss"] for name in ("first", "second"))
+    assert begun[0] == pytest.approx(ended[3], rel=1e-5)
+    code, output = run(ranks, 1, [*command("bert", tmp_path / "second"), *pretrained, "--hidden-dropout", "0"])
+    assert code == 2
+    assert "--hidden-dropout 0.0 contradicts --pretrained-checkpoint" in output.splitlines()[-1]
+
+
 def test_a_run_killed_between_two_saves_goes_on_from_the_last(corpus: None, tmp_path: Path) -> None:
     """torchrun with two ranks, kill -9 of all of them; the result equals that of a run that was let be."""
     argv = ["--save-interval", "2", *TP2]

@@ -8,7 +8,7 @@ from typing import Any
 
 from megatron.dslm.arguments import flags
 from megatron.dslm.arguments.layout import spelled
-from megatron.dslm.arguments.pretrained import pretrained_arguments
+from megatron.dslm.arguments.pretrained import FREE, check_against_pretrained, pretrained_arguments
 from megatron.dslm.arguments.validate import resolve_schedule, validate_finetuning
 from megatron.dslm.data.tokenizer import build_tokenizer
 from megatron.dslm.one_line_parser import OneLineParser
@@ -18,8 +18,6 @@ from megatron.dslm.tasks.features import check_lengths
 
 _MODEL = ("num_layers", "hidden_size", "num_attention_heads", "seq_length")
 """Required of a model without pretraining."""
-_FREE = ("seq_length", "hidden_dropout", "attention_dropout")
-"""What fine-tuning may set otherwise than pretraining did."""
 _DATA = ("train_data", "valid_data", "test_data")
 
 
@@ -27,12 +25,6 @@ def add_task(parser: argparse.ArgumentParser) -> None:
     """The task, its files, and how long to train."""
     add = parser.add_argument_group("task").add_argument
     add("--task", choices=list(TASKS), required=True, help="what to fine-tune on")
-    add(
-        "--pretrained-checkpoint",
-        metavar="FOLDER",
-        help="what --save of pretrain_bert.py wrote, in any layout, or a Hugging Face BERT folder; the model's flags "
-        "come from it; without it the model starts from its depth scheme's initialisation",
-    )
     add("--train-data", nargs="+", metavar="PATH", help="training files in the task's own format (RACE: folders)")
     add("--valid-data", nargs="+", metavar="PATH", help="evaluated after each epoch, each by itself")
     add("--test-data", nargs="+", metavar="PATH", help="predicted at the end by the best checkpoint")
@@ -94,7 +86,7 @@ def _defaults_from_pretrained(parser: OneLineParser, argv: Sequence[str] | None)
     folder = peek.parse_known_args(argv)[0].pretrained_checkpoint
     if folder is None:
         return {}
-    saved = pretrained_arguments(folder)
+    saved = pretrained_arguments(folder, "bert")
     known = {action.dest for action in parser._actions}
     defaults = {name: value for name, value in saved.items() if name in known}
     defaults["group_query_attention"] = saved["num_query_groups"] != saved["num_attention_heads"]
@@ -113,7 +105,7 @@ def _complete(args: Namespace, saved: dict[str, Any]) -> None:
     args.epochs = 3 if args.epochs is None and args.train_samples is None else args.epochs
     args.output_dir = args.output_dir or args.save
     args.tokenizer = build_tokenizer(args.tokenizer_type, args.vocab_file, args.merge_file)
-    _check_against_pretrained(args, saved)
+    check_against_pretrained(args, saved, FREE)
     _read_data(args)
     if args.epochs == 0:
         args.train_iters, args.lr_decay_iters = 0, 1
@@ -121,23 +113,6 @@ def _complete(args: Namespace, saved: dict[str, Any]) -> None:
     samples = args.train_samples or args.epochs * count_labels(args.examples["train_data"][0][1])
     args.train_iters = -(-samples // args.global_batch_size)
     resolve_schedule(args)
-
-
-def _check_against_pretrained(args: Namespace, saved: dict[str, Any]) -> None:
-    folder = args.pretrained_checkpoint
-    for name, value in saved.items():
-        if name in vars(args) and name not in (*_FREE, "vocab_file") and getattr(args, name) != value:
-            raise ValueError(
-                f"{spelled(name)} {getattr(args, name)} contradicts --pretrained-checkpoint {folder}, which has {value}"
-            )
-    now = args.tokenizer.unique_identifiers["content_sha256"]
-    if saved.get("tokenizer_sha256", now) != now:
-        raise ValueError(f"--vocab-file {args.vocab_file} is not the vocabulary of --pretrained-checkpoint {folder}")
-    if saved and args.tokenizer.vocab_size != saved["vocab_size"]:
-        raise ValueError(
-            f"--vocab-file {args.vocab_file} has {args.tokenizer.vocab_size} tokens, and --pretrained-checkpoint "
-            f"{folder} {saved['vocab_size']}"
-        )
 
 
 def _read_data(args: Namespace) -> None:

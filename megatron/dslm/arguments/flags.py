@@ -166,6 +166,12 @@ def add_checkpoints(parser: Parser, model: str) -> None:
     add("--save", help="folder for checkpoints; saved at the end too")
     add("--load", help="folder to resume from; a folder without a checkpoint starts anew")
     add("--save-interval", type=int, help="iterations between checkpoints")
+    add(
+        "--pretrained-checkpoint",
+        metavar="FOLDER",
+        help="weights to start from where --load holds no checkpoint: what --save wrote, in any layout, or a Hugging "
+        "Face folder; without it the model starts from its depth scheme's initialisation",
+    )
 
 
 def add_logging(parser: Parser, model: str) -> None:

@@ -1,23 +1,29 @@
 """The flags of a pretrained model, read off its folder."""
 
 import os
+from argparse import Namespace
+from collections.abc import Sequence
 from typing import Any
 
+from megatron.dslm.arguments.layout import spelled
 from megatron.dslm.checkpoint_folder import ARCHITECTURE, SCHEME, find_checkpoint, read_arguments
 from megatron.dslm.huggingface import hf_arguments
 
 FLAG = "--pretrained-checkpoint"
+FREE = ("seq_length", "hidden_dropout", "attention_dropout")
+"""What a run may set otherwise than pretraining did; under DeepScaleLM the output's scale follows from the dropouts."""
 _WANTED = (*ARCHITECTURE, *SCHEME, "vocab_size", "tokenizer_type", "tokenizer_sha256")
 
 
-def pretrained_arguments(folder: str) -> dict[str, Any]:
-    """The model and depth-scheme flags of the BERT in `folder`, its vocab_size and tokenizer, and vocab_file if there.
+def pretrained_arguments(folder: str, model: str) -> dict[str, Any]:
+    """The model and depth-scheme flags of the model in `folder`, its vocab_size and tokenizer, and vocab_file if there.
 
     Args:
         folder: what --save of the trainer wrote, or a Hugging Face folder.
+        model: "bert" or "gpt", which it must hold.
 
     Raises:
-        ValueError: nothing there, or no BERT.
+        ValueError: nothing there, or another model.
     """
     if not os.path.isdir(folder):
         raise ValueError(f"{FLAG} {folder} is not a folder")
@@ -29,14 +35,39 @@ def pretrained_arguments(folder: str) -> dict[str, Any]:
     else:
         checkpoint = find_checkpoint(folder, FLAG)
         if checkpoint is None:
-            raise ValueError(f"{FLAG} {folder} holds no checkpoint of pretrain_bert.py, and no Hugging Face model")
+            raise ValueError(f"{FLAG} {folder} holds no checkpoint of pretrain_{model}.py, and no Hugging Face model")
         saved = read_arguments(checkpoint, FLAG)
-    if saved["model"] != "bert":
-        raise ValueError(f"{FLAG} {folder} holds a {saved['model'].upper()}, and fine-tuning needs a BERT")
+    if saved["model"] != model:
+        raise ValueError(f"{FLAG} {folder} holds a {saved['model'].upper()}, not a {model.upper()}")
     found = {name: saved[name] for name in (*_WANTED, "vocab_file") if name in saved}
     if found.get("tokenizer_sha256") is None:
         found.pop("tokenizer_sha256", None)
     return found
+
+
+def check_against_pretrained(args: Namespace, saved: dict[str, Any], free: Sequence[str]) -> None:
+    """Refuses flags and a vocabulary (args.tokenizer) that are not those of the pretrained model.
+
+    Args:
+        saved: of `pretrained_arguments`; {} without a pretrained model.
+        free: arguments that may differ.
+
+    Raises:
+        ValueError: the flag and the folder are named.
+    """
+    folder = args.pretrained_checkpoint
+    for name, value in saved.items():
+        if name in vars(args) and name not in (*free, "vocab_file") and getattr(args, name) != value:
+            given = f"{spelled(name)} {getattr(args, name)}"
+            raise ValueError(f"{given} contradicts {FLAG} {folder}, which has {value}")
+    now = args.tokenizer.unique_identifiers["content_sha256"]
+    if saved.get("tokenizer_sha256", now) != now:
+        raise ValueError(f"--vocab-file {args.vocab_file} is not the vocabulary of {FLAG} {folder}")
+    if saved and args.tokenizer.vocab_size != saved["vocab_size"]:
+        raise ValueError(
+            f"--vocab-file {args.vocab_file} has {args.tokenizer.vocab_size} tokens, and {FLAG} {folder} "
+            f"{saved['vocab_size']}"
+        )
 
 
 def is_hf_folder(folder: str) -> bool:

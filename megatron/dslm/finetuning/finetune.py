@@ -6,16 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from dslm_patches.schemes import WeightRole
-from megatron.dslm.arguments.pretrained import FLAG, is_hf_folder
-from megatron.dslm.checkpointing import find_checkpoint, load_checkpoint, load_weights
+from megatron.dslm.checkpointing import find_checkpoint, load_checkpoint
 from megatron.dslm.finetuning.dataset import EpochOrder, TaskDataset, training_batches
 from megatron.dslm.finetuning.judge import Judge
 from megatron.dslm.finetuning.keeping import Keeper
-from megatron.dslm.huggingface import load_hf_weights
 from megatron.dslm.logging.progress import Progress
 from megatron.dslm.logging.summary import body_roles, print_summary
 from megatron.dslm.models.build import build_chunks, wrap_chunks
 from megatron.dslm.models.classification import forward_step, model_provider
+from megatron.dslm.pretrained import load_pretrained, told
 from megatron.dslm.tasks import TASKS
 from megatron.dslm.training.launch import launch
 from megatron.dslm.training.optimization import build_optimizer, build_scheduler
@@ -38,7 +37,9 @@ class _Run:
         self.args, self.task = args, TASKS[args.task]
         checkpoint = find_checkpoint(args.load) if args.load else None
         chunks, scheme = build_chunks(args, model_provider(self.task), initialize=checkpoint is None)
-        new = self._load_pretrained(chunks) if checkpoint is None and args.pretrained_checkpoint else []
+        new = []
+        if checkpoint is None and args.pretrained_checkpoint:
+            new = load_pretrained(chunks, args.pretrained_checkpoint)
         sizes = {name.removesuffix("_data"): sum(len(one) for _, one in of) for name, of in args.examples.items() if of}
         print_summary(args, chunks, scheme, [*body_roles(args), WeightRole.POOLER, WeightRole.BINARY_HEAD], sizes)
         chunks = wrap_chunks(args, chunks)
@@ -109,15 +110,6 @@ class _Run:
         require_finite(losses, grad_norm)
         self.progress.step(self.iteration, losses, grad_norm, self.trainer.optimizer.param_groups[0]["lr"])
 
-    def _load_pretrained(self, chunks: list[Any]) -> list[str]:
-        """Fills the chunks from --pretrained-checkpoint; the names of what it has nothing for."""
-        pretrained = self.args.pretrained_checkpoint
-        if is_hf_folder(pretrained):
-            return load_hf_weights(chunks, pretrained, strict=False, flag=FLAG)
-        folder = find_checkpoint(pretrained, FLAG)
-        assert folder is not None
-        return load_weights(chunks, folder, FLAG)
-
     def _say_where_it_starts(self, checkpoint: str | None, new: list[str]) -> None:
         args = self.args
         for note in args.notes:
@@ -126,7 +118,6 @@ class _Run:
             self.progress.say(f"resumed from {checkpoint} at iteration {self.iteration} of {args.train_iters}")
         elif args.pretrained_checkpoint:
             # The last stage, which speaks, is the one with the heads.
-            drawn = f"; drawn anew: {', '.join(new)}" if new else ""
-            self.progress.say(f"pretrained weights from {args.pretrained_checkpoint}{drawn}")
+            self.progress.say(told(args.pretrained_checkpoint, new))
         else:
             self.progress.say("no --pretrained-checkpoint: from the depth scheme's initialisation")

@@ -12,6 +12,7 @@ from megatron.dslm.data.datasets import build_datasets
 from megatron.dslm.logging.progress import Progress
 from megatron.dslm.logging.summary import model_roles, print_summary
 from megatron.dslm.models.build import build_chunks, wrap_chunks
+from megatron.dslm.pretrained import load_pretrained, told
 from megatron.dslm.training.launch import launch
 from megatron.dslm.training.optimization import build_optimizer, build_scheduler
 from megatron.dslm.training.step import Trainer, require_finite
@@ -35,6 +36,9 @@ class _Run:
         self.train_set, self.valid_set, self.test_set = build_datasets(args, model.dataset(args))
         checkpoint = find_checkpoint(args.load) if args.load else None
         chunks, scheme = build_chunks(args, model.provide_model, initialize=checkpoint is None)
+        new: list[str] = []
+        if checkpoint is None and args.pretrained_checkpoint:
+            new = load_pretrained(chunks, args.pretrained_checkpoint)
         sets = {"train": self.train_set, "validation": self.valid_set, "test": self.test_set}
         samples = {name: len(one) for name, one in sets.items() if one is not None}
         print_summary(args, chunks, scheme, model_roles(args), samples)
@@ -45,6 +49,8 @@ class _Run:
         self.progress = Progress(args, self.iteration)
         if checkpoint is not None:
             self.progress.say(f"resumed from {checkpoint} at iteration {self.iteration} of {args.train_iters}")
+        elif args.pretrained_checkpoint:
+            self.progress.say(told(args.pretrained_checkpoint, new))
         elif args.load:
             self.progress.say(f"no checkpoint in {args.load}: starting anew")
         self.traces = TracedSteps(args, chunks, scheme, self.progress, self.iteration) if args.trace_interval else None
