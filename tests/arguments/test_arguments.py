@@ -42,6 +42,7 @@ def flags(data: Path, **changes: str | None) -> list[str]:
         "--lr": "1e-3",
         "--data-path": str(data),
         "--vocab-file": str(data.parent / "vocab.txt"),
+        "--split": "1,1,0",
     }
     settings |= {"--" + name.replace("_", "-"): value for name, value in changes.items()}
     return [part for name, value in settings.items() if value is not None for part in (name, value)]
@@ -113,6 +114,7 @@ MISTAKES: list[tuple[str, dict[str, str | None], list[str], list[str]]] = [
     ("two placements", {"norm_placement": "pre"}, ["--apply-residual-connection-post-layernorm"], ["--norm-placement"]),
     ("two activations", {"activation": "relu"}, ["--swiglu"], ["--swiglu", "--activation relu"]),
     ("split", {"split": "90,10"}, [], ["--split"]),
+    ("split without a document", {"split": "98,1,1"}, [], ["--split 98,1,1", "none of the 2 documents", "validation"]),
     ("no data", {"data_path": None}, [], ["--data-path"]),
     ("missing data", {"data_path": "absent/prefix"}, [], ["--data-path", "absent/prefix.idx"]),
     ("missing vocabulary", {"vocab_file": "absent.txt"}, [], ["--vocab-file", "absent.txt"]),
@@ -165,7 +167,7 @@ def test_only_the_first_rank_speaks(
         (lambda prefix: os.truncate(prefix.with_suffix(".idx"), 20), ["index"]),
         (lambda prefix: os.truncate(prefix.with_suffix(".idx"), 40), ["cut short"]),
         (lambda prefix: write_data(prefix, [[5, 99]], [0, 1]), ["one sentence a document"]),
-        (lambda prefix: write_data(prefix, [[5, 99], [6]], [0, 2]), ["token 99", "--vocab-file", "13"]),
+        (lambda prefix: write_data(prefix, [[5, 99], [6], [7]], [0, 2, 3]), ["token 99", "--vocab-file", "13"]),
     ],
 )
 def test_damaged_data_is_named(

@@ -67,9 +67,23 @@ def _check_pair(flag: str, prefix: str, args: Namespace) -> None:
             f"{flag}: {prefix} has one sentence a document; next-sentence prediction needs data made with "
             "--split-sentences (or give --bert-no-binary-head)"
         )
+    if args.split is not None:
+        _check_split(args.split, flag, prefix, documents - 1 if args.model == "bert" else sequences)
     highest = int(np.fromfile(prefix + ".bin", dtype=dtype, count=_TOKENS_CHECKED).max())
     if highest >= args.tokenizer.vocab_size:
         raise ValueError(
             f"{flag}: {prefix}.bin holds token {highest}, beyond the {args.tokenizer.vocab_size} of --vocab-file "
             f"{args.vocab_file}: it was made with another vocabulary"
         )
+
+
+def _check_split(split: str, flag: str, prefix: str, documents: int) -> None:
+    """Refuses a split with a share of no whole document, reckoned as megatron-core does."""
+    shares = [float(share) for share in split.split(",")]
+    edges = [sum(shares[:index]) / sum(shares) for index in range(4)]
+    for name, share, begin, end in zip(("train", "validation", "test"), shares, edges, edges[1:], strict=False):
+        if share and round(begin * documents) == round(end * documents):
+            raise ValueError(
+                f"--split {split} leaves none of the {documents} documents of {flag} {prefix} for {name}: give it a "
+                "larger share, or 0"
+            )
