@@ -41,10 +41,8 @@ def read_config(folder: str, flag: str = "--load") -> dict[str, Any]:
             config = json.load(file)
     except (OSError, ValueError) as error:
         raise ValueError(f"{flag}: {path} cannot be read: {error}") from None
-    if config.get("model_type") not in ("dslm_bert", "dslm_gpt", "bert"):
-        raise ValueError(
-            f"{flag}: {path} has model_type {config.get('model_type')!r}: expected dslm_bert, dslm_gpt or bert"
-        )
+    if not isinstance(config, dict) or config.get("model_type") not in ("dslm_bert", "dslm_gpt", "bert"):
+        raise ValueError(f"{flag}: {path} does not say model_type dslm_bert, dslm_gpt or bert")
     return config
 
 
@@ -102,8 +100,11 @@ def weight_files(folder: str, flag: str = "--load") -> list[str]:
     if os.path.isfile(single):
         return [single]
     if os.path.isfile(index):
-        with open(index, encoding="utf-8") as file:
-            names = sorted(set(json.load(file)["weight_map"].values()))
+        try:
+            with open(index, encoding="utf-8") as file:
+                names = sorted(set(json.load(file)["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{flag}: {index} is not an index of safetensors: {error!r}") from None
         return [os.path.join(folder, os.path.basename(name)) for name in names]
     if os.path.isdir(folder) and any(name.endswith(".bin") for name in os.listdir(folder)):
         raise ValueError(

@@ -24,10 +24,10 @@ fi
 
 # Both ranks on one batch; a quarter prose, the rest verses.
 pretrained=$runs/$scheme/pretraining
-torchrun --standalone --nproc-per-node 2 pretrain_bert.py "${model[@]}" --seq-length 128 --max-position-embeddings 192 \
+torchrun --standalone --nproc-per-node 2 pretrain_bert.py "${model[@]}" --seq-length 128 --max-position-embeddings 224 \
     --data-path 0.25 data/prose/prose_text_sentence 0.75 data/verse_pairs/train_verses_text_sentence \
     --vocab-file "$vocab" --split 94,3,3 --micro-batch-size 32 --global-batch-size 64 --train-iters 600 \
-    --lr 2e-3 --lr-warmup-fraction 0.1 --eval-interval 200 --eval-iters 4 --log-interval 20 --save-interval 200 \
+    --lr 1e-3 --lr-warmup-fraction 0.1 --eval-interval 200 --eval-iters 4 --log-interval 20 --save-interval 200 \
     --save "$pretrained" --load "$pretrained" --tensorboard-dir "$pretrained/tensorboard" 2>&1 | tee -a "$pretrained.log"
 
 finetune() { # RUN FLAGS...: one task in a folder of its own, on one core
@@ -45,14 +45,16 @@ both() { # TASK SEED FLAGS...: from the pretrained weights and from scratch, at 
     shift 2
     finetune "$runs/$scheme/$task-pretrained-seed$seed" --pretrained-checkpoint "$pretrained" --seed "$seed" "$@" &
     local first=$!
-    finetune "$runs/$scheme/$task-scratch-seed$seed" "${model[@]}" --max-position-embeddings 192 --seed "$seed" "$@"
+    trap 'kill "$first" 2>/dev/null' EXIT
+    finetune "$runs/$scheme/$task-scratch-seed$seed" "${model[@]}" --max-position-embeddings 224 --seed "$seed" "$@"
     wait "$first"
+    trap - EXIT
 }
 
 for seed in $seeds; do
-    both paraphrase "$seed" --task QQP --seq-length 96 --micro-batch-size 32 --train-samples 128000 --eval-interval 1000 \
+    both paraphrase "$seed" --task QQP --seq-length 96 --micro-batch-size 32 --train-samples 112000 --eval-interval 1000 \
         --train-data data/verse_pairs/paraphrase/train.tsv --valid-data data/verse_pairs/paraphrase/dev.tsv
-    both four_way "$seed" --task RACE --seq-length 192 --micro-batch-size 8 --train-samples 9600 --eval-interval 600 \
+    both four_way "$seed" --task RACE --seq-length 224 --micro-batch-size 8 --train-samples 9600 --eval-interval 600 \
         --train-data data/verse_pairs/four_way/train --valid-data data/verse_pairs/four_way/dev
 done
 python scripts/report_finetune.py "$runs"

@@ -20,7 +20,7 @@ def read_cells(runs: Path) -> dict[tuple[str, str], dict[str, list[float]]]:
     """Best dev accuracies by (task, scheme), then by start: "pretrained" or "scratch"."""
     cells: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for path in sorted(runs.glob("*/*-seed*/metrics.json")):
-        task, start, _ = path.parent.name.split("-")
+        task, start, _ = path.parent.name.rsplit("-", 2)
         metrics = json.loads(path.read_text(encoding="utf-8"))
         if metrics["history"][-1]["iteration"] == metrics["train_iters"]:
             cells[task, path.parent.parent.name][start].append(metrics["best"]["dev"]["accuracy"])

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dslm_patches.hf_folder import read_config, weight_files
@@ -35,10 +35,16 @@ class FolderReader:
             kind = DslmBertConfig if config["model_type"] == "dslm_bert" else DslmGPTConfig
             self.config = kind.from_pretrained(folder)
         self._open = ExitStack()
-        files = [self._open.enter_context(safe_open(path, framework="pt")) for path in weight_files(folder, flag)]
+        files = [self._opened(path, flag) for path in weight_files(folder, flag)]
         self._files: dict[str, Any] = {name: file for file in files for name in file.keys()}  # noqa: SIM118  # no dict
         self._given = self._stored_names(stock=config["model_type"] == "bert")
         self.names = set(self._given)
+
+    def _opened(self, path: str, flag: str) -> Any:
+        try:
+            return self._open.enter_context(safe_open(path, framework="pt"))
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{flag}: {path} cannot be read: {error}") from None
 
     def __enter__(self) -> "FolderReader":
         return self

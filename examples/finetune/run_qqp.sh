@@ -17,7 +17,8 @@ for lr in ${LEARNING_RATES:-1e-5 2e-5 3e-5 4e-5 5e-5}; do
             --train-data "$data/train.tsv" --valid-data "$data/dev.tsv" \
             --vocab-file "$vocab" --seq-length 512 --epochs 5 --micro-batch-size 4 --global-batch-size 32 --bf16 \
             --lr "$lr" --lr-warmup-fraction 0.1 --weight-decay 0.01 --seed "$seed" --log-interval 100 \
-            --save "$run" --load "$run" --tensorboard-dir "$run/tensorboard" --trace-interval 0 "$@"
+            --save "$run" --load "$run" --tensorboard-dir "$run/tensorboard" --trace-interval 0 "$@" ||
+            echo "$run failed: going on with the next" >&2
     done
 done
 python tools/summarise_sweep.py "$runs"

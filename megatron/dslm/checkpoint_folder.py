@@ -45,6 +45,10 @@ SCHEME = (
     "attention_dropout",
 )
 """Flags that make its depth scheme: lengths and dropout go into the weights' standard deviations and the head scale."""
+SCHEDULE = ("lr", "min_lr", "lr_decay_style", "lr_decay_iters", "lr_warmup_iters", "weight_decay")
+"""Flags that a resumed run follows as it began, unless --override-opt-param-scheduler says otherwise."""
+DATA_ORDER = ("global_batch_size", "seed")
+"""Flags that say which sample is next."""
 LAYOUT = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "data_parallel_size")
 
 
@@ -74,9 +78,11 @@ def iteration_folder(root: str, iteration: int) -> str:
 
 def recorded_arguments(args: Namespace, iteration: int) -> dict[str, Any]:
     """Plain values that tell a later run, or a converter, what this one was."""
-    return {name: getattr(args, name, None) for name in ARCHITECTURE + SCHEME + LAYOUT} | {
+    names = ARCHITECTURE + SCHEME + SCHEDULE + DATA_ORDER + LAYOUT
+    return {name: getattr(args, name, None) for name in names} | {
         "iteration": iteration,
         "task": getattr(args, "task", None),
+        "training_samples": getattr(args, "training_samples", None),
         "vocab_size": args.tokenizer.vocab_size,
         "tokenizer_type": args.tokenizer.tokenizer_type,
         "tokenizer_sha256": args.tokenizer.unique_identifiers["content_sha256"],
@@ -123,3 +129,24 @@ def check_architecture(args: Namespace, saved: dict[str, Any], folder: str) -> N
     ]
     if different:
         raise ValueError(f"--load: {folder} was saved from another model: {'; '.join(different)}")
+
+
+def check_continuation(args: Namespace, saved: dict[str, Any], folder: str) -> None:
+    """Refuses to go on with another schedule, data order or vocabulary than the run began with.
+
+    Raises:
+        ValueError: the flag is named, with the saved value and what to do.
+    """
+    now = recorded_arguments(args, 0)
+    for name in DATA_ORDER if args.override_opt_param_scheduler else (*DATA_ORDER, *SCHEDULE):
+        if saved.get(name) not in (None, now[name]):
+            way_out = ", or --override-opt-param-scheduler to change course" if name in SCHEDULE else ""
+            given = f"--{name.replace('_', '-')} {now[name]}"
+            raise ValueError(f"{given}: the run in {folder} began with {saved[name]}; give that{way_out}")
+    if saved.get("tokenizer_sha256") not in (None, now["tokenizer_sha256"]):
+        raise ValueError(f"--vocab-file {args.vocab_file} is not the vocabulary that the run in {folder} began with")
+    if saved.get("training_samples") not in (None, now["training_samples"]):
+        raise ValueError(
+            f"--train-data holds {now['training_samples']} samples: the run in {folder} began with "
+            f"{saved['training_samples']}"
+        )

@@ -14,11 +14,13 @@ from megatron.dslm.checkpoint_folder import (
     LAYOUT,
     TRACKER,
     check_architecture,
+    check_continuation,
     find_checkpoint,
     iteration_folder,
     read_arguments,
     write_arguments,
 )
+from megatron.dslm.ranks import from_all_ranks
 from megatron.dslm.training.step import Trainer
 
 __all__ = ["find_checkpoint", "load_checkpoint", "load_weights", "read_arguments", "save_checkpoint", "save_weights"]
@@ -34,6 +36,7 @@ _METADATA = {
 
 def save_checkpoint(args: Namespace, iteration: int, trainer: Trainer) -> str:
     """Saves everything needed to go on, in any layout; the folder. Call it on all ranks."""
+    _finish_param_gather(args, trainer.chunks)
     state = _sharded_state(trainer, is_loading=False)
     state |= {
         "iteration": iteration,
@@ -45,7 +48,15 @@ def save_checkpoint(args: Namespace, iteration: int, trainer: Trainer) -> str:
 
 def save_weights(args: Namespace, iteration: int, chunks: list[Any]) -> str:
     """Saves the weights of this rank's model chunks alone; the folder. Call it on all ranks."""
+    _finish_param_gather(args, chunks)
     return _save(args, iteration, _sharded_models(chunks))
+
+
+def _finish_param_gather(args: Namespace, chunks: list[Any]) -> None:
+    """Under --overlap-param-gather a rank has the other ranks' part of the update only after the next forward began."""
+    if args.overlap_param_gather:
+        for chunk in chunks:
+            chunk.start_param_sync(force_sync=True)
 
 
 def _save(args: Namespace, iteration: int, state: dict[str, Any]) -> str:
@@ -81,10 +92,11 @@ def load_checkpoint(args: Namespace, folder: str, trainer: Trainer) -> int:
     """
     saved = read_arguments(folder)
     check_architecture(args, saved, folder)
+    check_continuation(args, saved, folder)
     if "iteration" not in dist_checkpointing.load_common_state_dict(folder):
         raise ValueError(f"--load: {folder} holds weights alone: give it as --pretrained-checkpoint")
     state = _sharded_state(trainer, is_loading=True)
-    same_layout = all(saved[name] == getattr(args, name) for name in LAYOUT)
+    same_layout = all(saved.get(name) == getattr(args, name) for name in LAYOUT)
     if same_layout:
         state["rng_state"] = _sharded_rng_state()
     loaded = dist_checkpointing.load(state, folder)
@@ -97,36 +109,44 @@ def load_checkpoint(args: Namespace, folder: str, trainer: Trainer) -> int:
     return int(loaded["iteration"])
 
 
-def load_weights(chunks: list[Any], folder: str, flag: str = "--load") -> list[str]:
+def load_weights(chunks: list[Any], folder: str, flag: str = "--load", *, leave: str | None = None) -> list[str]:
     """Fills model chunks with what a checkpoint of any layout holds for them; the rest stays. All ranks call it.
 
+    Args:
+        leave: tensors whose names begin so stay too.
+
     Returns:
-        The names in the model that the checkpoint has nothing for: heads of another task.
+        The names in the model, on any rank, that were left: heads of another task.
 
     Raises:
-        ValueError: a tensor of another shape, by its name; no tensor in common.
+        ValueError: on all ranks, a tensor of another shape, by its name; no tensor in common.
     """
     metadata = dist_checkpointing.load_tensors_metadata(folder)
     states = _sharded_models(chunks)
-    missing = []
+    missing, problem = [], None
     for state in states.values():
         for name, tensor in list(state.items()):
             if not isinstance(tensor, ShardedTensor):
                 continue  # Transformer Engine's extra states
-            if tensor.key not in metadata:
+            if tensor.key not in metadata or (leave is not None and name.startswith(leave)):
                 missing.append(name)
                 del state[name]
-            elif tensor.global_shape != metadata[tensor.key].global_shape:
-                raise ValueError(
+            elif tensor.global_shape != metadata[tensor.key].global_shape and not tensor.allow_shape_mismatch:
+                problem = (
                     f"{flag}: {folder} holds {tensor.key} of {list(metadata[tensor.key].global_shape)}, and the model "
                     f"wants {list(tensor.global_shape)}"
                 )
-    if not any(states.values()):
-        raise ValueError(f"{flag}: {folder} holds no tensor of this model")
+    # A stage sees its own tensors, and all must leave before the first of them loads.
+    everywhere = from_all_ranks((missing, problem, any(states.values())))
+    problem = next((one for _, one, _ in everywhere if one), None)
+    if problem is None and not any(found for _, _, found in everywhere):
+        problem = f"{flag}: {folder} holds no tensor of this model"
+    if problem is not None:
+        raise ValueError(problem)
     loaded = dist_checkpointing.load(states, folder)
     for name, chunk in _named_chunks(chunks):
         chunk.load_state_dict(loaded[name], strict=False)
-    return missing
+    return list(dict.fromkeys(name for names, _, _ in everywhere for name in names))
 
 
 def _named_chunks(chunks: list[Any]) -> list[tuple[str, Any]]:

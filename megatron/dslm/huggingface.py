@@ -131,13 +131,16 @@ def layout_free_name(chunk: Any, name: str) -> str:
     return f"{match['block']}.{chunk.get_submodule(match['block'] + '.' + match['index']).layer_number}.{tail}"
 
 
-def load_hf_weights(chunks: list[Any], folder: str, *, strict: bool = True, flag: str = "--load") -> list[str]:
+def load_hf_weights(
+    chunks: list[Any], folder: str, *, strict: bool = True, flag: str = "--load", leave: str | None = None
+) -> list[str]:
     """Fills model chunks of any layout, on all ranks, from a Dslm or stock BERT folder; other parameters stay.
 
     Rows that only pad this model's vocabulary become 0.
 
     Args:
         strict: every parameter must be in the folder, and every tensor of the folder have its place.
+        leave: parameters whose names begin so stay too.
 
     Returns:
         The layout-free names of the parameters, of all ranks, that the folder has nothing for: new heads.
@@ -150,9 +153,14 @@ def load_hf_weights(chunks: list[Any], folder: str, *, strict: bool = True, flag
 
     from dslm_patches.hf.convert import join
     from dslm_patches.hf.reader import FolderReader
+    from megatron.dslm.ranks import from_all_ranks
 
     with FolderReader(folder, flag) as reader, torch.no_grad():
-        places = {one.megatron: one for one in reader.correspondences(strict=strict)}
+        places = {
+            one.megatron: one
+            for one in reader.correspondences(strict=strict)
+            if leave is None or not one.megatron.startswith(leave)
+        }
         seen: set[str] = set()
         problem: str | None = None
         for chunk in map(unwrap_model, chunks):
@@ -166,7 +174,7 @@ def load_hf_weights(chunks: list[Any], folder: str, *, strict: bool = True, flag
                     _fill(parameter, place, whole, reader.config, gated=places[place].layout == "gated")
                 except ValueError as error:
                     problem = problem or str(error)
-    everywhere = _from_all_ranks((seen, problem))
+    everywhere = from_all_ranks((seen, problem))
     problem = next((told for _, told in everywhere if told), None)
     seen = set().union(*(names for names, _ in everywhere))
     if problem is None and strict and seen != set(places):
@@ -195,13 +203,3 @@ def _fill(parameter: Any, name: str, whole: Any, config: Any, *, gated: bool) ->
     if list(whole.shape) != shape:
         raise ValueError(f"{name} is {list(whole.shape)} in the folder, and the model wants {shape}")
     parameter.copy_(whole if size == 1 else take_shard(whole, dim, rank, size, gated=gated))
-
-
-def _from_all_ranks(value: Any) -> list[Any]:
-    import torch
-
-    if not torch.distributed.is_initialized():
-        return [value]
-    values: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(values, value)
-    return values

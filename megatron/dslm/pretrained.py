@@ -2,24 +2,33 @@
 
 from typing import Any
 
+from dslm_patches.hf_folder import read_config
 from megatron.dslm.arguments.pretrained import FLAG, is_hf_folder
-from megatron.dslm.checkpointing import find_checkpoint, load_weights
+from megatron.dslm.checkpointing import find_checkpoint, load_weights, read_arguments
 from megatron.dslm.huggingface import load_hf_weights
 
+HEAD = "classification_head"
 
-def load_pretrained(chunks: list[Any], folder: str) -> list[str]:
-    """Fills unwrapped chunks of any layout from --pretrained-checkpoint; the names of what it has nothing for.
+
+def load_pretrained(chunks: list[Any], folder: str, task: str | None) -> list[str]:
+    """Fills unwrapped chunks of any layout from --pretrained-checkpoint; the names of what was left as drawn.
+
+    A classification head is taken over where the folder's was trained for the same task alone: another task's would
+    have other classes, and a stock BERT's another order of them.
 
     Raises:
         ValueError: a tensor of another shape, by its name, or weights that are not safetensors.
     """
     if is_hf_folder(folder):
-        return load_hf_weights(chunks, folder, strict=False, flag=FLAG)
+        trained = (read_config(folder, FLAG).get("megatron") or {}).get("task")
+        leave = None if trained == task else HEAD
+        return load_hf_weights(chunks, folder, strict=False, flag=FLAG, leave=leave)
     checkpoint = find_checkpoint(folder, FLAG)
     assert checkpoint is not None
-    return load_weights(chunks, checkpoint, FLAG)
+    trained = read_arguments(checkpoint, FLAG).get("task")
+    return load_weights(chunks, checkpoint, FLAG, leave=None if trained == task else HEAD)
 
 
 def told(folder: str, new: list[str]) -> str:
-    """A line about where the weights come from, `new` being what `load_pretrained` gave on the rank that speaks."""
+    """A line about where the weights come from, `new` being what `load_pretrained` gave."""
     return f"pretrained weights from {folder}" + (f"; drawn anew: {', '.join(new)}" if new else "")

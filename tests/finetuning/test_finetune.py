@@ -51,9 +51,9 @@ def pretrained(ranks: RankPool, corpus: None, tmp_path_factory: pytest.TempPathF
 @pytest.mark.parametrize("task", ["QQP", "RACE"])
 def test_every_layout_gives_the_same_losses(ranks: RankPool, pretrained: str, tmp_path: Path, task: str) -> None:
     if task == "QQP":
-        train, valid = write_qqp(tmp_path / "train.tsv", 40), write_qqp(tmp_path / "dev.tsv", 21)
+        train, valid = write_qqp(tmp_path / "train.tsv", 40), write_qqp(tmp_path / "dev.tsv", 17)
     else:
-        train, valid = write_race(tmp_path / "train", 40), write_race(tmp_path / "dev", 21)
+        train, valid = write_race(tmp_path / "train", 40), write_race(tmp_path / "dev", 17)
     argv = ["--task", task, "--pretrained-checkpoint", pretrained, *SMALL, *NO_DROPOUT, "--epochs", "1"]
     argv += ["--train-data", train, "--valid-data", valid]
     seen = {}
@@ -65,7 +65,7 @@ def test_every_layout_gives_the_same_losses(ranks: RankPool, pretrained: str, tm
         drawn = curves(folder)
         seen[name] = [*drawn["training/loss"].values(), drawn["dev/loss"][5]]
         predictions = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
-        assert len(predictions) == 21
+        assert len(predictions) == 17
     assert len(seen["TP 1"]) == 5 + 1
     for name, values in seen.items():
         assert values == pytest.approx(seen["TP 1"], rel=1e-5), name
@@ -90,6 +90,40 @@ def test_a_resumed_run_equals_an_uninterrupted_one(ranks: RankPool, pretrained: 
     assert "done already" in run(ranks, 2, [*argv, *places("broken")])
     kept = [path.name for path in (tmp_path / "straight").glob("iter_*")]
     assert kept == ["iter_0000010"]
+
+
+def test_another_course_is_refused(ranks: RankPool, pretrained: str, tmp_path: Path) -> None:
+    train = write_qqp(tmp_path / "train.tsv", 40)
+    argv = ["--task", "QQP", "--pretrained-checkpoint", pretrained, *SMALL, "--train-data", train]
+    argv += ["--save", str(tmp_path / "run"), "--load", str(tmp_path / "run")]
+    run(ranks, 1, [*argv, "--epochs", "1"])
+    longer = [*argv, "--epochs", "2"]
+    for flags, named in (
+        ([], ["--lr-decay-iters 10", "began with 5", "--override-opt-param-scheduler"]),
+        (["--override-opt-param-scheduler", "--global-batch-size", "4"], ["--global-batch-size 4", "began with 8"]),
+        (["--override-opt-param-scheduler", "--train-data", train, train], ["--train-data holds 80", "began with 40"]),
+    ):
+        code, output = ranks.run(1, WORKER, process_group=False, argv=[*longer, *flags])[-1]
+        assert code == 2
+        assert all(part in output.splitlines()[-1] for part in named), output
+    output = run(ranks, 1, [*longer, "--override-opt-param-scheduler"])
+    assert len(losses(output)) == 5
+    assert "lr 0.000e+00" not in output.split("iteration  6/10")[1].split("iteration  7/10")[0]
+
+
+def test_a_head_of_another_task_is_drawn_anew(ranks: RankPool, pretrained: str, tmp_path: Path) -> None:
+    train = write_qqp(tmp_path / "train.tsv", 40)
+    first = ["--task", "QQP", "--pretrained-checkpoint", pretrained, *SMALL, "--train-data", train, "--epochs", "1"]
+    run(ranks, 1, [*first, "--valid-data", train, "--save", str(tmp_path / "qqp")])
+    (tmp_path / "rte.tsv").write_text("index\tsentence1\tsentence2\tlabel\n" + "0\ta b\tc\tentailment\n" * 8)
+    for task, data, new in (("RTE", str(tmp_path / "rte.tsv"), True), ("QQP", train, False)):
+        argv = ["--task", task, "--pretrained-checkpoint", str(tmp_path / "qqp" / "best"), *SMALL]
+        output = run(ranks, 2, [*argv, *PP2, "--train-data", data, "--epochs", "1"])
+        assert ("drawn anew: classification_head.weight" in output) is new
+    folder = str(tmp_path / "qqp")
+    code, output = ranks.run(1, WORKER, process_group=False, argv=[*first, "--save", folder])[-1]
+    assert code == 2
+    assert f"--save {folder} holds a checkpoint: go on with it by --load {folder}" in output
 
 
 def test_what_a_run_leaves(ranks: RankPool, pretrained: str, tmp_path: Path) -> None:

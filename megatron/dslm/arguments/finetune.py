@@ -10,6 +10,7 @@ from megatron.dslm.arguments import flags
 from megatron.dslm.arguments.layout import spelled
 from megatron.dslm.arguments.pretrained import FREE, check_against_pretrained, pretrained_arguments
 from megatron.dslm.arguments.validate import resolve_schedule, validate_finetuning
+from megatron.dslm.checkpoint_folder import find_checkpoint
 from megatron.dslm.data.tokenizer import build_tokenizer
 from megatron.dslm.one_line_parser import OneLineParser
 from megatron.dslm.tasks import TASKS, Example
@@ -74,13 +75,14 @@ def parse_finetune_args(argv: Sequence[str] | None = None) -> Namespace:
         args.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         args.rank = int(os.environ.get("RANK", "0"))
         _complete(args, saved)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
     return args
 
 
 def _defaults_from_pretrained(parser: OneLineParser, argv: Sequence[str] | None) -> dict[str, Any]:
     """Makes the flags of the pretrained model the parser's defaults; what its folder says, {} without one."""
+    next(action for action in parser._actions if action.dest == "lr").required = False  # --epochs 0 needs none
     peek = OneLineParser(prog=parser.prog, add_help=False, allow_abbrev=False)
     peek.add_argument("--pretrained-checkpoint")
     folder = peek.parse_known_args(argv)[0].pretrained_checkpoint
@@ -99,20 +101,36 @@ def _defaults_from_pretrained(parser: OneLineParser, argv: Sequence[str] | None)
 
 
 def _complete(args: Namespace, saved: dict[str, Any]) -> None:
+    _settle_length(args)
     validate_finetuning(args)
-    if args.train_samples is not None and args.epochs is not None:
-        raise ValueError("--train-samples contradicts --epochs: give one of them")
-    args.epochs = 3 if args.epochs is None and args.train_samples is None else args.epochs
     args.output_dir = args.output_dir or args.save
     args.tokenizer = build_tokenizer(args.tokenizer_type, args.vocab_file, args.merge_file)
     check_against_pretrained(args, saved, FREE)
     _read_data(args)
     if args.epochs == 0:
-        args.train_iters, args.lr_decay_iters = 0, 1
         return
     samples = args.train_samples or args.epochs * count_labels(args.examples["train_data"][0][1])
     args.train_iters = -(-samples // args.global_batch_size)
     resolve_schedule(args)
+
+
+def _settle_length(args: Namespace) -> None:
+    if args.train_samples is not None and args.epochs is not None:
+        raise ValueError("--train-samples contradicts --epochs: give one of them")
+    args.epochs = 3 if args.epochs is None and args.train_samples is None else args.epochs
+    if args.epochs == 0:
+        if not (args.valid_data or args.test_data):
+            raise ValueError("--epochs 0 evaluates alone: give --valid-data or --test-data")
+        args.train_iters, args.lr_decay_iters, args.lr_warmup_iters, args.lr_decay_style = 0, 1, 0, "constant"
+        args.lr, args.min_lr = 1.0, 0.0
+    elif args.lr is None:
+        raise ValueError("--lr is missing")
+    if args.save is not None and not _same_folder(args.save, args.load) and find_checkpoint(args.save, "--save"):
+        raise ValueError(f"--save {args.save} holds a checkpoint: go on with it by --load {args.save}, or remove it")
+
+
+def _same_folder(one: str, other: str | None) -> bool:
+    return other is not None and os.path.realpath(one) == os.path.realpath(other)
 
 
 def _read_data(args: Namespace) -> None:
@@ -133,7 +151,11 @@ def _read_data(args: Namespace) -> None:
             args.notes += notes
             if name != "test_data" and not count_labels(examples):
                 raise ValueError(f"{spelled(name)} {path} has no labels: give it as --test-data")
+    names = [task.submission(path) for path in args.test_data or [] if task.submission is not None]
+    if len(set(names)) < len(names):
+        raise ValueError(f"--test-data {' '.join(args.test_data)}: each would be written to the same submission file")
     if args.train_data:
         together: list[Example] = [one for _, examples in args.examples["train_data"] for one in examples]
         labelled = [one for one in together if one.label is not None]
         args.examples["train_data"] = [(" ".join(args.train_data), labelled)]
+        args.training_samples = len(labelled)

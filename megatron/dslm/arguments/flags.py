@@ -131,6 +131,11 @@ def add_learning_rate(parser: Parser, model: str) -> None:
     add("--lr-warmup-iters", type=int, default=0)
     add("--lr-warmup-fraction", type=float, help="warm-up as a share of --lr-decay-iters")
     add("--lr-warmup-init", type=float, default=0.0)
+    add(
+        "--override-opt-param-scheduler",
+        action="store_true",
+        help="go on from --load with the schedule of these flags, not the one the run began with",
+    )
     add("--lr-wsd-decay-iters", type=int, help="length of the final decay of WSD")
     add("--lr-wsd-decay-style", choices=("linear", "cosine", "exponential"), default="exponential")
 

@@ -3,6 +3,7 @@
 import os
 from argparse import Namespace
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from megatron.dslm.arguments.layout import spelled
@@ -28,7 +29,11 @@ def pretrained_arguments(folder: str, model: str) -> dict[str, Any]:
     if not os.path.isdir(folder):
         raise ValueError(f"{FLAG} {folder} is not a folder")
     if is_hf_folder(folder):
+        if find_spec("transformers") is None:
+            raise ValueError(f"{FLAG} {folder} is a Hugging Face folder: pip install 'dslm-megatron[hf]' to read it")
         saved = hf_arguments(folder, FLAG)
+        if not os.path.isfile(os.path.join(folder, "tokenizer_config.json")) and saved["tokenizer_sha256"] is None:
+            del saved["tokenizer_type"]  # a guess
         vocabulary = os.path.join(folder, "vocab.txt")
         if os.path.isfile(vocabulary):
             saved["vocab_file"] = vocabulary

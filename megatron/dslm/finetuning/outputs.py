@@ -39,12 +39,15 @@ def write_predictions(
     _write(path, "\n".join(lines) + "\n")
 
 
-def write_submission(folder: Path, source: str, task: Task, logits: NDArray[np.float64]) -> Path | None:
+def write_submission(
+    folder: Path, source: str, task: Task, examples: Sequence[Example], logits: NDArray[np.float64]
+) -> Path | None:
     """GLUE's submission file for the test file `source`; None for a task without one."""
     if task.submission is None:
         return None
     path = folder / task.submission(source)
-    rows = [f"{number}\t{task.submitted(float(value))}" for number, value in enumerate(task.predictions(logits))]
+    predictions = map(float, task.predictions(logits))
+    rows = [f"{one.id}\t{task.submitted(value)}" for one, value in zip(examples, predictions, strict=True)]
     _write(path, "\n".join(["index\tprediction", *rows]) + "\n")
     return path
 
@@ -52,7 +55,9 @@ def write_submission(folder: Path, source: str, task: Task, logits: NDArray[np.f
 def data_names(paths: Sequence[str]) -> list[str]:
     """A short name for each data path, all different: dev_matched for MNLI/dev_matched.tsv."""
     names = [Path(os.path.normpath(path)).name.removesuffix(".tsv") for path in paths]
-    return [name if names.count(name) == 1 else f"{name}-{number}" for number, name in enumerate(names, 1)]
+    if len(set(names)) < len(names):
+        names = [f"{name}-{number}" for number, name in enumerate(names, 1)]
+    return names
 
 
 def _named(task: Task, value: float | None) -> str | float | None:

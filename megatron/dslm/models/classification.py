@@ -18,8 +18,6 @@ from megatron.dslm.models.build import ModelProvider, padded_vocab_size
 from megatron.dslm.tasks import Task
 
 _BATCH_KEYS = ("text", "types", "padding_mask", "labels", "index")
-HEAD = "classification_head"
-"""Name of the head in the model."""
 
 
 class BertForClassification(BertModel):

@@ -35,7 +35,7 @@ class _Reader:
         file = TsvFile(path)
         if self.headless and self.first not in file.columns:
             file = TsvFile(path, self.headless)
-            if next(file.rows(), None) is None:
+            if next(TsvFile(path, self.headless).rows(), None) is None:
                 raise ValueError(f"{path}: expected a column {self.first}, or {len(self.headless)} columns")
         texts = [self.first] if self.second is None else [self.first, self.second]
         file.require(texts)

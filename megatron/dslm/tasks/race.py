@@ -70,10 +70,20 @@ def _load(path: str) -> dict[str, Any]:
     missing = [key for key in ("article", "questions", "options") if key not in keys]
     if missing:
         raise ValueError(f"{path}: no {', '.join(missing)}; found {', '.join(keys)[:200] or type(passage).__name__}")
-    lengths = {len(passage[key]) for key in ("questions", "options", "answers") if passage.get(key)}
+    if not isinstance(passage["article"], str) or not _are_texts(passage):
+        raise ValueError(f"{path}: expected a text as article, and lists of texts as questions and options")
+    lengths = {len(passage["questions"]), len(passage["options"])} | {len(passage.get("answers") or passage["options"])}
     if len(lengths) > 1:
         raise ValueError(f"{path}: questions, options and answers are not equally many")
     return passage
+
+
+def _are_texts(passage: dict[str, Any]) -> bool:
+    questions, options = passage["questions"], passage["options"]
+    if not isinstance(questions, list) or not isinstance(options, list):
+        return False
+    lists = [questions, *options]
+    return all(isinstance(one, list) and all(isinstance(text, str) for text in one) for one in lists)
 
 
 def _asked(question: str, option: str) -> str:

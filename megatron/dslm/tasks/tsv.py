@@ -76,5 +76,8 @@ class TsvFile:
     def _split(self, line: str) -> list[str] | None:
         fields = line.split("\t")
         if len(fields) > len(self.columns):
-            fields = next(csv.reader([line], delimiter="\t", quotechar='"'))
+            try:
+                fields = next(csv.reader([line], delimiter="\t", quotechar='"'))
+            except csv.Error:  # a field longer than csv reads
+                return None
         return fields if len(fields) == len(self.columns) else None

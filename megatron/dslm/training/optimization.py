@@ -31,4 +31,6 @@ def build_scheduler(args: Namespace, optimizer: MegatronOptimizer) -> OptimizerP
         wd_incr_style="constant",
         wsd_decay_steps=args.lr_wsd_decay_iters * batch if args.lr_wsd_decay_iters else None,
         lr_wsd_decay_style=args.lr_wsd_decay_style,
+        override_opt_param_scheduler=args.override_opt_param_scheduler,
+        use_checkpoint_opt_param_scheduler=not args.override_opt_param_scheduler,
     )

@@ -38,7 +38,7 @@ class _Run:
         chunks, scheme = build_chunks(args, model.provide_model, initialize=checkpoint is None)
         new: list[str] = []
         if checkpoint is None and args.pretrained_checkpoint:
-            new = load_pretrained(chunks, args.pretrained_checkpoint)
+            new = load_pretrained(chunks, args.pretrained_checkpoint, None)
         sets = {"train": self.train_set, "validation": self.valid_set, "test": self.test_set}
         samples = {name: len(one) for name, one in sets.items() if one is not None}
         print_summary(args, chunks, scheme, model_roles(args), samples)

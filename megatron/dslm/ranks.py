@@ -1,0 +1,46 @@
+"""What ranks tell each other, so that all of them see the same mistake and leave together."""
+
+import json
+import os
+from argparse import Namespace
+from typing import Any
+
+import torch
+
+
+def from_all_ranks(value: Any) -> list[Any]:
+    """The value of every rank, by rank; all of them call it."""
+    if not torch.distributed.is_initialized():
+        return [value]
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def from_last_rank(args: Namespace, value: Any) -> Any:
+    """The value of the last rank, which prints and writes; all of them call it."""
+    shared = [value]
+    torch.distributed.broadcast_object_list(shared, src=args.world_size - 1)
+    return shared[0]
+
+
+def json_of_last_rank(args: Namespace, path: str, keys: tuple[str, ...]) -> dict[str, Any] | None:
+    """The JSON object in a file of the last rank's machine, None without a file; all ranks call it.
+
+    Raises:
+        ValueError: on all ranks, a file that is no object with `keys`.
+    """
+    content: dict[str, Any] | None = None
+    problem = None
+    if args.rank == args.world_size - 1 and os.path.isfile(path):
+        try:
+            with open(path, encoding="utf-8") as file:
+                content = json.load(file)
+            if not isinstance(content, dict) or any(key not in content for key in keys):
+                problem = f"{path} was not written by this program, or is damaged: remove it"
+        except (OSError, ValueError) as error:
+            problem = f"{path} cannot be read: {error}"
+    content, problem = from_last_rank(args, (content, problem))
+    if problem is not None:
+        raise ValueError(problem)
+    return content
