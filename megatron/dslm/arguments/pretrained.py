@@ -8,7 +8,6 @@ from typing import Any
 
 from megatron.dslm.arguments.layout import spelled
 from megatron.dslm.checkpoint_folder import ARCHITECTURE, SCHEME, find_checkpoint, read_arguments
-from megatron.dslm.huggingface import hf_arguments
 
 FLAG = "--pretrained-checkpoint"
 FREE = ("seq_length", "hidden_dropout", "attention_dropout")
@@ -31,6 +30,8 @@ def pretrained_arguments(folder: str, model: str) -> dict[str, Any]:
     if is_hf_folder(folder):
         if find_spec("transformers") is None:
             raise ValueError(f"{FLAG} {folder} is a Hugging Face folder: pip install 'dslm-megatron[hf]' to read it")
+        from megatron.dslm.huggingface import hf_arguments  # which itself needs this package
+
         saved = hf_arguments(folder, FLAG)
         if not os.path.isfile(os.path.join(folder, "tokenizer_config.json")) and saved["tokenizer_sha256"] is None:
             del saved["tokenizer_type"]  # a guess
