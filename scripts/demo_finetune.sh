@@ -2,7 +2,7 @@
 # Pretrains a small BERT on real text and fine-tunes it on two tasks of real sentences, on two CPU cores: is this the
 # same verse (QQP's layout), and which of four verses renders this one (RACE's). The same from scratch beside it.
 #   bash scripts/demo_finetune.sh [SCHEME [SEED...]]    SCHEME dslm (default), megatron or xavier; SEED 1 by default
-# Less than 30 minutes a scheme and seed. Complete runs are skipped, others go on where they were cut short. All that
+# Half an hour a scheme and seed. Complete runs are skipped, others go on where they were cut short. All that
 # was run so far is shown side by side at the end. No test data of QQP or RACE is involved: see docs/finetuning.md.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -2,8 +2,6 @@
 
 import gc
 from argparse import Namespace
-from collections.abc import Iterator
-from typing import Any
 
 from dslm_patches.schemes import WeightRole
 from megatron.dslm.checkpointing import find_checkpoint, load_checkpoint
@@ -18,8 +16,8 @@ from megatron.dslm.pretrained import load_pretrained, told
 from megatron.dslm.tasks import TASKS
 from megatron.dslm.training.launch import launch
 from megatron.dslm.training.optimization import build_optimizer, build_scheduler
-from megatron.dslm.training.step import Trainer, require_finite
-from megatron.dslm.training.traced_steps import TracedSteps
+from megatron.dslm.training.step import Trainer
+from megatron.dslm.training.traced_steps import TracedSteps, train_step
 
 
 def finetune(args: Namespace) -> None:
@@ -82,7 +80,8 @@ class _Run:
         self.progress.start()
         leaving = False
         while not leaving:
-            self._step(iterators)
+            self.iteration += 1
+            train_step(self.trainer, iterators, self.iteration, self.progress, self.traces)
             done = self.iteration == args.train_iters
             leaving = done or bool(args.exit_interval and self.iteration % args.exit_interval == 0)
             with self.progress.pause():
@@ -98,15 +97,6 @@ class _Run:
         score = self.judge.evaluate(self.iteration)
         if self.keeper.is_best(self.iteration, score):
             self.judge.keep()
-
-    def _step(self, iterators: list[Iterator[Any]]) -> None:
-        self.iteration += 1
-        traces = self.traces if self.traces is not None and self.traces.start(self.iteration) else None
-        losses, grad_norm = self.trainer.step(iterators, traces.gradients_ready if traces else None)
-        if traces:
-            traces.finish()
-        require_finite(losses, grad_norm)
-        self.progress.step(self.iteration, losses, grad_norm, self.trainer.optimizer.param_groups[0]["lr"])
 
     def _say_where_it_starts(self, checkpoint: str | None, new: list[str]) -> None:
         args = self.args

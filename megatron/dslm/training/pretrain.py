@@ -15,8 +15,8 @@ from megatron.dslm.models.build import build_chunks, wrap_chunks
 from megatron.dslm.pretrained import load_pretrained, told
 from megatron.dslm.training.launch import launch
 from megatron.dslm.training.optimization import build_optimizer, build_scheduler
-from megatron.dslm.training.step import Trainer, require_finite
-from megatron.dslm.training.traced_steps import TracedSteps
+from megatron.dslm.training.step import Trainer
+from megatron.dslm.training.traced_steps import TracedSteps, train_step
 
 
 def pretrain(args: Namespace, model: ModuleType) -> None:
@@ -72,7 +72,8 @@ class _Run:
         self.progress.start()
         leaving = False
         while not leaving:
-            self._step(iterators)
+            self.iteration += 1
+            train_step(self.trainer, iterators, self.iteration, self.progress, self.traces)
             done = self.iteration == args.train_iters
             leaving = done or bool(args.exit_interval and self.iteration % args.exit_interval == 0)
             if done or self.iteration % args.eval_interval == 0:
@@ -82,15 +83,6 @@ class _Run:
         if self.iteration == args.train_iters:
             self._evaluate(self.test_set, "test")
         self.progress.close()
-
-    def _step(self, iterators: list[Iterator[Any]]) -> None:
-        self.iteration += 1
-        traces = self.traces if self.traces is not None and self.traces.start(self.iteration) else None
-        losses, grad_norm = self.trainer.step(iterators, traces.gradients_ready if traces else None)
-        if traces:
-            traces.finish()
-        require_finite(losses, grad_norm)
-        self.progress.step(self.iteration, losses, grad_norm, self.trainer.optimizer.param_groups[0]["lr"])
 
     def _iterators(self, dataset: Any, consumed: int) -> list[Iterator[Any]]:
         """One a model chunk, all over the same samples: each chunk takes every micro-batch once."""

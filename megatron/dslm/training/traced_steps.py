@@ -1,6 +1,7 @@
 """The traced steps of a run: which they are, and what follows from what they show."""
 
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,27 @@ from dslm_patches.tracing import Tracer
 from dslm_patches.tracing.alerts import NON_FINITE, AlertLimits, alerts
 from megatron.dslm.logging.progress import Progress
 from megatron.dslm.logging.trace_output import TraceOutput
-from megatron.dslm.training.step import NonFiniteError
+from megatron.dslm.training.step import NonFiniteError, Trainer, require_finite
+
+
+def train_step(
+    trainer: Trainer,
+    iterators: list[Iterator[Any]],
+    iteration: int,
+    progress: Progress,
+    traces: "TracedSteps | None",
+) -> None:
+    """One training step of a run, traced if it is due, and said.
+
+    Raises:
+        NonFiniteError: the loss, the gradient norm or, where that is asked for, a traced tensor is not finite.
+    """
+    due = traces if traces is not None and traces.start(iteration) else None
+    losses, grad_norm = trainer.step(iterators, due.gradients_ready if due else None)
+    if due:
+        due.finish()
+    require_finite(losses, grad_norm)
+    progress.step(iteration, losses, grad_norm, trainer.optimizer.param_groups[0]["lr"])
 
 
 class TracedSteps:
