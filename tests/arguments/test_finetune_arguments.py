@@ -75,6 +75,7 @@ MISTAKES: list[tuple[str, dict[str, str | None], list[str]]] = [
     ("a file for RACE", {"task": "RACE"}, ["--train-data", "train.tsv", "folder"]),
     ("negative epochs", {"epochs": "-1"}, ["--epochs"]),
     ("nothing to do", {"epochs": "0", "valid_data": None}, ["--epochs 0", "--valid-data"]),
+    ("nothing to resume", {"epochs": "0", "load": "runs"}, ["--epochs 0", "--pretrained-checkpoint", "--load"]),
     ("no learning rate", {"lr": None}, ["--lr"]),
     ("leaving without saving", {"exit_interval": "2"}, ["--exit-interval", "--save"]),
     ("two lengths", {"epochs": "2", "train_samples": "9"}, ["--train-samples", "--epochs"]),

@@ -122,6 +122,8 @@ def _settle_length(args: Namespace) -> None:
     if args.epochs == 0:
         if not (args.valid_data or args.test_data):
             raise ValueError("--epochs 0 evaluates alone: give --valid-data or --test-data")
+        if args.load is not None:
+            raise ValueError("--epochs 0 evaluates --pretrained-checkpoint (RUN/best, say): leave --load out")
         args.lr_decay_iters, args.lr_warmup_iters, args.lr_decay_style = 1, 0, "constant"
         args.lr, args.min_lr = 1.0, 0.0
     elif args.lr is None:
