@@ -52,9 +52,9 @@ both() { # TASK SEED FLAGS...: from the pretrained weights and from scratch, at 
 }
 
 for seed in $seeds; do
-    both paraphrase "$seed" --task QQP --seq-length 96 --micro-batch-size 32 --train-samples 112000 --eval-interval 1000 \
+    both paraphrase "$seed" --task QQP --seq-length 96 --micro-batch-size 32 --train-samples 96000 --eval-interval 1000 \
         --train-data data/verse_pairs/paraphrase/train.tsv --valid-data data/verse_pairs/paraphrase/dev.tsv
-    both four_way "$seed" --task RACE --seq-length 224 --micro-batch-size 8 --train-samples 9600 --eval-interval 600 \
+    both four_way "$seed" --task RACE --seq-length 224 --micro-batch-size 8 --train-samples 8000 --eval-interval 500 \
         --train-data data/verse_pairs/four_way/train --valid-data data/verse_pairs/four_way/dev
 done
 python scripts/report_finetune.py "$runs"
