@@ -20,10 +20,12 @@ ARROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "dslm_patches.hf": (("dslm_patches.schemes", "dslm_patches.theory", "dslm_patches.hf_folder"), ("torch",)),
     "megatron.dslm.arguments": (
         (
+            "dslm_patches.hf_folder",
             "dslm_patches.schemes",
             "dslm_patches.theory",
             "dslm_patches.tracing.names",
-            "megatron.dslm.checkpoint_folder",
+            "megatron.dslm.checkpoints.folder",
+            "megatron.dslm.checkpoints.record",
             "megatron.dslm.data.tokenizer",
             "megatron.dslm.huggingface",
             "megatron.dslm.one_line_parser",

@@ -17,6 +17,15 @@ def from_all_ranks(value: Any) -> list[Any]:
     return values
 
 
+def from_first_rank(value: Any) -> Any:
+    """The value of rank 0; all of them call it."""
+    if not torch.distributed.is_initialized():
+        return value
+    shared = [value]
+    torch.distributed.broadcast_object_list(shared, src=0)
+    return shared[0]
+
+
 def from_last_rank(args: Namespace, value: Any) -> Any:
     """The value of the last rank, which prints and writes; all of them call it."""
     shared = [value]

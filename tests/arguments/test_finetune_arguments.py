@@ -1,4 +1,4 @@
-"""The command line of finetune.py: flags from the pretrained model, and mistakes in one line each."""
+"""The command line of finetune.py: flags from the pretrained model, and what contradicts it."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from megatron.dslm.arguments.finetune import parse_finetune_args
-from megatron.dslm.checkpoint_folder import recorded_arguments
+from megatron.dslm.checkpoints.manifest import write_manifest
+from megatron.dslm.checkpoints.record import recorded_arguments
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c"]
 HEADER = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate"
@@ -41,9 +42,8 @@ def pretrained(folder: Path, **changes: object) -> str:
     saved = recorded_arguments(args, 7) | {"task": None} | changes
     checkpoint = folder / "pretrained" / "iter_0000007"
     checkpoint.mkdir(parents=True)
-    (checkpoint / "metadata.json").write_text("{}")
     (checkpoint / "arguments.json").write_text(json.dumps(saved))
-    (folder / "pretrained" / "latest_checkpointed_iteration.txt").write_text("7")
+    write_manifest(str(checkpoint), {})
     return str(folder / "pretrained")
 
 
@@ -66,26 +66,6 @@ def test_the_model_comes_from_the_pretrained_folder(files: Path) -> None:
     assert (args.seq_length, args.hidden_dropout) == (32, 0.0)
 
 
-MISTAKES: list[tuple[str, dict[str, str | None], list[str]]] = [
-    ("unknown task", {"task": "NOPE"}, ["--task", "NOPE", "MNLI"]),
-    ("no model", {"num_layers": None}, ["--num-layers"]),
-    ("no data", {"train_data": None}, ["--train-data", "--epochs 0"]),
-    ("missing file", {"valid_data": "absent.tsv"}, ["--valid-data", "absent.tsv"]),
-    ("wrong columns", {"task": "MNLI"}, ["--train-data", "no column sentence1, sentence2", "found id, qid1"]),
-    ("a file for RACE", {"task": "RACE"}, ["--train-data", "train.tsv", "folder"]),
-    ("negative epochs", {"epochs": "-1"}, ["--epochs"]),
-    ("nothing to do", {"epochs": "0", "valid_data": None}, ["--epochs 0", "--valid-data"]),
-    ("nothing to resume", {"epochs": "0", "load": "runs"}, ["--epochs 0", "--pretrained-checkpoint", "--load"]),
-    ("no learning rate", {"lr": None}, ["--lr"]),
-    ("leaving without saving", {"exit_interval": "2"}, ["--exit-interval", "--save"]),
-    ("two lengths", {"epochs": "2", "train_samples": "9"}, ["--train-samples", "--epochs"]),
-    ("keep nothing", {"keep_last": "0"}, ["--keep-last"]),
-    ("no such pretrained", {"pretrained_checkpoint": "absent"}, ["--pretrained-checkpoint", "absent"]),
-    ("save into a file", {"output_dir": __file__ + "/x"}, ["--output-dir"]),
-    ("batch", {"global_batch_size": "5"}, ["--global-batch-size 5"]),
-]
-
-
 def expect_one_line(argv: list[str], capsys: pytest.CaptureFixture[str], named: list[str]) -> None:
     """Exit code 2 and one line on standard error with all of `named` in it."""
     with pytest.raises(SystemExit) as exit_info:
@@ -95,23 +75,6 @@ def expect_one_line(argv: list[str], capsys: pytest.CaptureFixture[str], named: 
     assert error.count("\n") == 1, error
     for part in named:
         assert part in error
-
-
-@pytest.mark.parametrize(("changes", "named"), [m[1:] for m in MISTAKES], ids=[m[0] for m in MISTAKES])
-def test_a_mistake_is_one_line(
-    files: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, str | None], named: list[str]
-) -> None:
-    expect_one_line(flags(files, **changes), capsys, named)
-
-
-def test_a_label_out_of_range(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (files / "dev.tsv").write_text(f"{HEADER}\n0\t0\t0\ta\tb\t2\n")
-    expect_one_line(flags(files), capsys, ["--valid-data", "dev.tsv line 2", "is_duplicate '2'"])
-
-
-def test_validation_data_needs_labels(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (files / "dev.tsv").write_text("id\tquestion1\tquestion2\n0\ta\tb\n")
-    expect_one_line(flags(files), capsys, ["--valid-data", "no labels", "--test-data"])
 
 
 @pytest.mark.parametrize(

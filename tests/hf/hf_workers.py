@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from megatron.dslm.arguments import parse_args
-from megatron.dslm.checkpointing import find_checkpoint, load_weights, read_arguments, save_weights
+from megatron.dslm.checkpoints.folder import find_checkpoint
+from megatron.dslm.checkpoints.load import load_weights
+from megatron.dslm.checkpoints.record import read_arguments
+from megatron.dslm.checkpoints.save import save_weights
 from megatron.dslm.conversion import to_huggingface, to_megatron
 from megatron.dslm.conversion.checkpoints import _built, model_arguments
 from megatron.dslm.huggingface import hf_arguments, layout_free_name, load_hf_weights

@@ -136,7 +136,8 @@ def test_a_non_finite_loss_ends_a_run_without_the_flag_and_is_named(
     ((code, output),) = ranks.run(1, f"{WORKERS}:run_poisoned", process_group=False, argv=argv, model="bert", layer=2)
     assert code == 1
     assert "warning: iteration 1: first non-finite activation: layer 2" in output
-    assert "stopped: gradient norm nan" in output
+    assert "stopped: iteration 1: gradient norm nan" in output
+    assert "nothing was updated" in output
 
 
 def test_a_mode_that_is_not_covered_is_one_line_from_all_ranks(ranks: RankPool, corpus: None, tmp_path: Path) -> None:

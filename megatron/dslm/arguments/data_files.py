@@ -9,7 +9,9 @@ import numpy as np
 from megatron.dslm.data.tokenizer import build_tokenizer
 
 _MAGIC = b"MMIDIDX\x00\x00"
+_HEADER_BYTES = len(_MAGIC) + 25
 _DTYPES = {1: np.uint8, 2: np.int8, 3: np.int16, 4: np.int32, 5: np.int64, 6: np.float64, 7: np.float32, 8: np.uint16}
+_SEQUENCES_AT_ONCE = 1 << 20
 _TOKENS_CHECKED = 4_000_000
 """Tokens looked at for ids beyond the vocabulary, from the front of each file: enough to tell vocabularies apart."""
 
@@ -46,18 +48,7 @@ def _check_pair(flag: str, prefix: str, args: Namespace) -> None:
             raise ValueError(f"{flag}: {path} does not exist (make it by tools/preprocess_data.py)")
         if os.path.getsize(path) == 0:
             raise ValueError(f"{flag}: {path} is empty")
-    with open(prefix + ".idx", "rb") as index:
-        header = index.read(len(_MAGIC) + 25)
-        if len(header) < len(_MAGIC) + 25 or not header.startswith(_MAGIC):
-            raise ValueError(f"{flag}: {prefix}.idx is not an index of Megatron's data format")
-        _, code, sequences, documents = struct.unpack("<QBQQ", header[len(_MAGIC) :])
-        lengths = np.fromfile(index, dtype=np.int32, count=min(sequences, 2**40))
-    if code not in _DTYPES or len(lengths) < sequences:
-        raise ValueError(f"{flag}: {prefix}.idx is damaged or cut short")
-    if sequences == 0 or documents < 2:
-        raise ValueError(f"{flag}: {prefix}.idx holds no documents")
-    dtype = np.dtype(_DTYPES[code])
-    expected = int(lengths.sum(dtype=np.int64)) * dtype.itemsize
+    dtype, expected, sequences, documents = _read_index(flag, prefix + ".idx")
     if os.path.getsize(prefix + ".bin") != expected:
         raise ValueError(
             f"{flag}: {prefix}.bin has {os.path.getsize(prefix + '.bin')} bytes where its .idx says {expected}"
@@ -75,6 +66,34 @@ def _check_pair(flag: str, prefix: str, args: Namespace) -> None:
             f"{flag}: {prefix}.bin holds token {highest}, beyond the {args.tokenizer.vocab_size} of --vocab-file "
             f"{args.vocab_file}: it was made with another vocabulary"
         )
+
+
+def _read_index(flag: str, path: str) -> tuple[np.dtype, int, int, int]:
+    """Token type, bytes of the .bin, sequences, and boundaries of documents, of an index that holds together."""
+    with open(path, "rb") as index:
+        header = index.read(_HEADER_BYTES)
+        if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
+            raise ValueError(f"{flag}: {path} is not an index of Megatron's data format")
+        _, code, sequences, documents = struct.unpack("<QBQQ", header[len(_MAGIC) :])
+        rest = os.path.getsize(path) - _HEADER_BYTES - 12 * sequences - 8 * documents
+        if code not in _DTYPES or rest not in (0, sequences):  # a byte a sequence more where there are several modes
+            raise ValueError(f"{flag}: {path} is damaged or cut short")
+        if sequences == 0 or documents < 2:
+            raise ValueError(f"{flag}: {path} holds no documents")
+    dtype = np.dtype(_DTYPES[code])
+    lengths = np.memmap(path, np.int32, "r", _HEADER_BYTES, sequences)
+    pointers = np.memmap(path, np.int64, "r", _HEADER_BYTES + 4 * sequences, sequences)
+    ends = np.memmap(path, np.int64, "r", _HEADER_BYTES + 12 * sequences, documents)
+    size = 0
+    for begin in range(0, sequences, _SEQUENCES_AT_ONCE):
+        steps = dtype.itemsize * lengths[begin : begin + _SEQUENCES_AT_ONCE].astype(np.int64)
+        starts = size + np.cumsum(steps) - steps
+        if steps.min() < 0 or not np.array_equal(pointers[begin : begin + _SEQUENCES_AT_ONCE], starts):
+            raise ValueError(f"{flag}: {path} is damaged: sequence {begin} or one after it is not where it should be")
+        size += int(steps.sum())
+    if ends[0] != 0 or ends[-1] != sequences or np.diff(ends).min() < 0:
+        raise ValueError(f"{flag}: {path} is damaged: its documents are not made of its {sequences} sequences")
+    return dtype, size, int(sequences), int(documents)
 
 
 def _check_split(split: str, flag: str, prefix: str, documents: int) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from megatron.dslm.arguments import flags
+from megatron.dslm.arguments.folders import check_loaded
 from megatron.dslm.arguments.layout import spelled
 from megatron.dslm.arguments.pretrained import FREE, check_against_pretrained, pretrained_arguments
 from megatron.dslm.arguments.validate import resolve_schedule, validate_finetuning
-from megatron.dslm.checkpoint_folder import find_checkpoint
 from megatron.dslm.data.tokenizer import build_tokenizer
 from megatron.dslm.one_line_parser import OneLineParser
 from megatron.dslm.tasks import TASKS, Example
@@ -39,13 +39,6 @@ def add_task_outputs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("evaluation").add_argument
     add("--eval-interval", type=int, help="iterations between evaluations; default an epoch")
     add("--output-dir", help="metrics.json, predictions and GLUE's submission go there; default --save")
-    add(
-        "--keep-last",
-        type=int,
-        default=1,
-        metavar="N",
-        help="checkpoints that --save keeps, beside the best; default 1",
-    )
 
 
 def parse_finetune_args(argv: Sequence[str] | None = None) -> Namespace:
@@ -107,12 +100,15 @@ def _complete(args: Namespace, saved: dict[str, Any]) -> None:
     args.tokenizer = build_tokenizer(args.tokenizer_type, args.vocab_file, args.merge_file)
     check_against_pretrained(args, saved, FREE)
     _read_data(args)
+    if args.save is not None and args.keep_last is None:
+        args.keep_last = 1
     args.train_iters = 0
     if args.epochs == 0:
         return
     samples = args.train_samples or args.epochs * count_labels(args.examples["train_data"][0][1])
     args.train_iters = -(-samples // args.global_batch_size)
     resolve_schedule(args)
+    check_loaded(args)
 
 
 def _settle_length(args: Namespace) -> None:
@@ -128,12 +124,6 @@ def _settle_length(args: Namespace) -> None:
         args.lr, args.min_lr = 1.0, 0.0
     elif args.lr is None:
         raise ValueError("--lr is missing")
-    if args.save is not None and not _same_folder(args.save, args.load) and find_checkpoint(args.save, "--save"):
-        raise ValueError(f"--save {args.save} holds a checkpoint: go on with it by --load {args.save}, or remove it")
-
-
-def _same_folder(one: str, other: str | None) -> bool:
-    return other is not None and os.path.realpath(one) == os.path.realpath(other)
 
 
 def _read_data(args: Namespace) -> None:

@@ -95,6 +95,12 @@ def add_training(parser: Parser, model: str) -> None:
     add("--micro-batch-size", type=int, required=True, help="sequences a forward pass of one data-parallel rank")
     add("--global-batch-size", type=int, help="sequences a step; default micro batch x data-parallel ranks")
     add("--exit-interval", type=int, help="save and leave when the iteration is divisible by this")
+    add(
+        "--on-non-finite",
+        choices=("halt", "skip"),
+        default="halt",
+        help="where a loss or gradient norm is not finite nothing is updated; then stop (default), or skip and count",
+    )
     add("--seed", type=int, default=1234, help="of weights, data order and dropout")
     add("--optimizer", choices=("adam", "sgd"), default="adam")
     add("--weight-decay", type=float, default=0.01)
@@ -171,6 +177,8 @@ def add_checkpoints(parser: Parser, model: str) -> None:
     add("--save", help="folder for checkpoints; saved at the end too")
     add("--load", help="folder to resume from; a folder without a checkpoint starts anew")
     add("--save-interval", type=int, help="iterations between checkpoints")
+    add("--keep-last", type=int, metavar="N", help="checkpoints that --save keeps; default all")
+    add("--async-save", action="store_true", help="write checkpoints while training goes on")
     add(
         "--pretrained-checkpoint",
         metavar="FOLDER",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from megatron.dslm.arguments import flags
 from megatron.dslm.arguments.data_files import check_data_files
+from megatron.dslm.arguments.folders import check_loaded
 from megatron.dslm.arguments.pretrained import FREE, check_against_pretrained, pretrained_arguments
 from megatron.dslm.arguments.validate import validate
 from megatron.dslm.one_line_parser import OneLineParser
@@ -40,6 +41,7 @@ def parse_args(model: str, argv: Sequence[str] | None = None) -> argparse.Namesp
         if args.pretrained_checkpoint is not None:
             free = () if args.depth_scheme == "dslm" else FREE
             check_against_pretrained(args, pretrained_arguments(args.pretrained_checkpoint, model), free)
+        check_loaded(args)
     except ValueError as error:
         parser.error(str(error))
     return args

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from dslm_patches.hf_folder import weight_files
 from megatron.dslm.arguments.layout import spelled
-from megatron.dslm.checkpoint_folder import ARCHITECTURE, SCHEME, find_checkpoint, read_arguments
+from megatron.dslm.checkpoints.folder import find_checkpoint
+from megatron.dslm.checkpoints.record import ARCHITECTURE, SCHEME, read_arguments
 
 FLAG = "--pretrained-checkpoint"
 FREE = ("seq_length", "hidden_dropout", "attention_dropout")
@@ -32,6 +34,7 @@ def pretrained_arguments(folder: str, model: str) -> dict[str, Any]:
             raise ValueError(f"{FLAG} {folder} is a Hugging Face folder: pip install 'dslm-megatron[hf]' to read it")
         from megatron.dslm.huggingface import hf_arguments  # which itself needs this package
 
+        weight_files(folder, FLAG)
         saved = hf_arguments(folder, FLAG)
         if not os.path.isfile(os.path.join(folder, "tokenizer_config.json")) and saved["tokenizer_sha256"] is None:
             del saved["tokenizer_type"]  # a guess

@@ -1,10 +1,10 @@
 """Checks and fills in the arguments, without torch. Every error is a ValueError that names the flag."""
 
 import math
-import os
 from argparse import Namespace
 
 from megatron.dslm.arguments.depth import resolve_depth_scheme
+from megatron.dslm.arguments.folders import check_folders
 from megatron.dslm.arguments.layout import resolve_layout, spelled
 
 _POSITIVE = {
@@ -110,6 +110,8 @@ def _check_ranges(args: Namespace) -> None:
             raise ValueError(f"{spelled(name)} must not be negative, not {value}")
         if name in _PROBABILITIES and not 0.0 <= value < 1.0:
             raise ValueError(f"{spelled(name)} must lie in [0, 1), not {value}")
+    if args.rotary_percent > 1.0:
+        raise ValueError(f"--rotary-percent must lie in (0, 1], not {args.rotary_percent:g}")
     if getattr(args, "mask_prob", 0.15) == 0.0:
         raise ValueError("--mask-prob must be above 0: masked LM needs tokens to predict")
 
@@ -212,21 +214,3 @@ def _resolve_tracing(args: Namespace) -> None:
                 raise ValueError(
                     f"{spelled(name)} needs --trace-interval above 0, and --trace-dir or --tensorboard-dir"
                 )
-
-
-def check_folders(args: Namespace, written: tuple[str, ...]) -> None:
-    """Refuses a --load that is no folder and folders that could not be written to, by their arguments' names."""
-    for name in ("save_interval", "exit_interval"):
-        if getattr(args, name) and args.save is None:
-            raise ValueError(f"{spelled(name)} needs --save")
-    if args.load is not None and os.path.exists(args.load) and not os.path.isdir(args.load):
-        raise ValueError(f"--load {args.load} is not a folder")
-    for name in written:
-        path = getattr(args, name)
-        if path is None:
-            continue
-        parent = os.path.abspath(path)
-        while not os.path.exists(parent):
-            parent = os.path.dirname(parent)
-        if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
-            raise ValueError(f"{spelled(name)} {path}: {parent} is not a folder that can be written to")

@@ -11,7 +11,8 @@ from dslm_patches.hf_folder import read_config, require_new
 from megatron.dslm.arguments.layout import resolve_layout
 from megatron.dslm.arguments.parse import build_parser
 from megatron.dslm.arguments.validate import validate_model
-from megatron.dslm.checkpoint_folder import find_checkpoint, read_arguments
+from megatron.dslm.checkpoints.folder import find_checkpoint
+from megatron.dslm.checkpoints.record import read_arguments
 from megatron.dslm.conversion.classes import PARTS, check_class, default_class, labels
 from megatron.dslm.conversion.tokenizers import checked_tokenizer, folder_tokenizer, special_ids, tokenizer_files
 from megatron.dslm.huggingface import (
@@ -50,7 +51,7 @@ def to_huggingface(
     from dslm_patches.hf.convert import to_hf
     from dslm_patches.hf.export import export_model
     from dslm_patches.hf.names import correspondences
-    from megatron.dslm.checkpointing import load_weights
+    from megatron.dslm.checkpoints.load import load_weights
 
     is_bert = saved["model"] == "bert"
     config = (DslmBertConfig if is_bert else DslmGPTConfig)(
@@ -92,7 +93,7 @@ def to_megatron(load: str, save: str) -> str:
 
     from dslm_patches.hf.names import correspondences
     from dslm_patches.hf.reader import FolderReader
-    from megatron.dslm.checkpointing import save_weights
+    from megatron.dslm.checkpoints.save import save_weights
 
     with _built(args, initialize=True) as chunks:
         new = load_hf_weights(chunks, load, strict=False)

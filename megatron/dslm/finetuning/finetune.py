@@ -2,9 +2,12 @@
 
 import gc
 from argparse import Namespace
+from functools import partial
+from typing import Any
 
 from dslm_patches.schemes import WeightRole
-from megatron.dslm.checkpointing import find_checkpoint, load_checkpoint
+from megatron.dslm.checkpoints.load import load_checkpoint, newest_checkpoint
+from megatron.dslm.faults.watch import Watch
 from megatron.dslm.finetuning.dataset import EpochOrder, TaskDataset, training_batches
 from megatron.dslm.finetuning.judge import Judge
 from megatron.dslm.finetuning.keeping import Keeper
@@ -15,25 +18,26 @@ from megatron.dslm.models.classification import forward_step, model_provider
 from megatron.dslm.pretrained import load_pretrained, told
 from megatron.dslm.tasks import TASKS
 from megatron.dslm.training.launch import launch
+from megatron.dslm.training.loop import Loop
 from megatron.dslm.training.optimization import build_optimizer, build_scheduler
 from megatron.dslm.training.step import Trainer
-from megatron.dslm.training.traced_steps import TracedSteps, train_step
+from megatron.dslm.training.traced_steps import TracedSteps
 
 
 def finetune(args: Namespace) -> None:
     """Fine-tunes as the arguments of `parse_finetune_args` say, resuming from --load.
 
-    Exits with code 2 and one line when a checkpoint does not fit, with code 1 when the loss is no longer finite.
+    Leaves as `launch` says.
     """
-    launch(args, "finetune.py", lambda: _Run(args).train())
+    launch(args, "finetune.py", lambda watch: _Run(args, watch).train())
 
 
 class _Run:
     """The parts of a run, and the loop over them."""
 
-    def __init__(self, args: Namespace) -> None:
+    def __init__(self, args: Namespace, watch: Watch) -> None:
         self.args, self.task = args, TASKS[args.task]
-        checkpoint = find_checkpoint(args.load) if args.load else None
+        checkpoint = newest_checkpoint(args, args.load, "--load", print) if args.load else None
         chunks, scheme = build_chunks(args, model_provider(self.task), initialize=checkpoint is None)
         new = []
         if checkpoint is None and args.pretrained_checkpoint:
@@ -44,12 +48,13 @@ class _Run:
         optimizer = build_optimizer(args, chunks)
         step = forward_step(self.task, training=True)
         self.trainer = Trainer(args, chunks, step, optimizer, build_scheduler(args, optimizer))
-        self.iteration = 0 if checkpoint is None else load_checkpoint(args, checkpoint, self.trainer)
+        self.iteration, run = (0, {}) if checkpoint is None else load_checkpoint(args, checkpoint, self.trainer)
         self.progress = Progress(args, self.iteration, unit="samples", per_step=args.global_batch_size)
         self._say_where_it_starts(checkpoint, new)
-        self.traces = TracedSteps(args, chunks, scheme, self.progress, self.iteration) if args.trace_interval else None
+        traces = TracedSteps(args, chunks, scheme, self.progress, self.iteration) if args.trace_interval else None
+        self.loop = Loop(args, self.trainer, self.progress, traces, watch, self.iteration, run)
         self.judge = Judge(args, self.task, self.trainer, self.progress, self.iteration)
-        self.keeper = Keeper(args, self.trainer, self.iteration)
+        self.keeper = Keeper(args, self.trainer, self.progress, self.iteration)
 
     def train(self) -> None:
         """Trains from where the run stands to the last epoch, then predicts --test-data by the best weights."""
@@ -60,6 +65,7 @@ class _Run:
             self.progress.say(f"done already: all {args.train_iters} iterations are trained")
         else:
             self._train_epochs()
+        self.loop.close()
         if self.iteration >= args.train_iters and args.test_data:
             folder = self.keeper.load_best()
             self.progress.say(f"test data is predicted by {folder or 'the last weights'}")
@@ -69,9 +75,8 @@ class _Run:
     def _train_epochs(self) -> None:
         args = self.args
         dataset = TaskDataset(args, self.task, args.examples["train_data"][0][1])
-        order = EpochOrder(dataset, args.seed, args.global_batch_size, by_length=args.group_by_length)
-        consumed = self.iteration * args.global_batch_size
-        iterators = [training_batches(args, order, consumed) for _ in self.trainer.chunks]
+        self.order = EpochOrder(dataset, args.seed, args.global_batch_size, by_length=args.group_by_length)
+        iterators = self._data_after(self.iteration)
         epochs = args.train_iters * args.global_batch_size // len(dataset)
         ends = {-(-epoch * len(dataset) // args.global_batch_size) for epoch in range(1, epochs + 1)}
         # Model and optimizer stay: the collector need not walk them again and again.
@@ -81,14 +86,21 @@ class _Run:
         leaving = False
         while not leaving:
             self.iteration += 1
-            train_step(self.trainer, iterators, self.iteration, self.progress, self.traces)
+            self.loop.step(self.iteration, iterators, partial(self._data_after, self.iteration - 1))
+            asked = self.loop.asked_to_leave(self.iteration)
             done = self.iteration == args.train_iters
-            leaving = done or bool(args.exit_interval and self.iteration % args.exit_interval == 0)
-            with self.progress.pause():
-                if done or self._due(args.eval_interval, ends):
+            leaving = asked or done or bool(args.exit_interval and self.iteration % args.exit_interval == 0)
+            if asked:  # by someone who may not wait for more than this
+                self.loop.save(self.iteration, leaving=True)
+            if done or self._due(args.eval_interval, ends):
+                with self.progress.pause():
                     self._evaluate()
-                if args.save and (leaving or self._due(args.save_interval, ends)):
-                    self.progress.say(f"saved {self.keeper.save(self.iteration)}")
+            if leaving or self._due(args.save_interval, ends):
+                self.loop.save(self.iteration, leaving=leaving)
+
+    def _data_after(self, iteration: int) -> list[Any]:
+        consumed = iteration * self.args.global_batch_size
+        return [training_batches(self.args, self.order, consumed) for _ in self.trainer.chunks]
 
     def _due(self, interval: int | None, ends: set[int]) -> bool:
         return self.iteration % interval == 0 if interval else self.iteration in ends

@@ -5,6 +5,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -32,6 +33,7 @@ class Progress:
             # What a run that was cut short wrote after its last checkpoint is written again: drop the first version.
             self.writer = SummaryWriter(args.tensorboard_dir, purge_step=iteration + 1 if iteration else None)
         self._sums: dict[str, float] = {}
+        self._counted = 0
         self._begun = self._clock = self._paused = 0.0
         self._start_iteration = self._logged = iteration
 
@@ -52,22 +54,37 @@ class Progress:
         yield
         self._paused += time.perf_counter() - begun
 
-    def step(self, iteration: int, losses: dict[str, float], grad_norm: float, lr: float) -> None:
-        """Counts one optimizer step in; prints and writes at --log-interval and at the last."""
+    def state_dict(self) -> dict[str, Any]:
+        """What lies between two lines, on the rank that speaks."""
+        return {"sums": dict(self._sums), "counted": self._counted, "logged": self._logged}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what `state_dict` gave, so that the next line averages over the same steps."""
+        self._sums, self._counted = dict(state["sums"]), state["counted"]
+        self._logged = state["logged"]
+
+    def step(self, iteration: int, losses: dict[str, float], grad_norm: float, lr: float, skipped: int = 0) -> None:
+        """Counts one optimizer step in; prints and writes at --log-interval and at the last.
+
+        Args:
+            losses: {} of a step that was skipped.
+            skipped: steps skipped so far in the run.
+        """
         if not self.speaks:
             return
         for name, value in losses.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
+        self._counted += bool(losses)
         args = self._args
         if iteration % args.log_interval and iteration != args.train_iters:
             return
-        steps = iteration - self._logged
+        steps = iteration - max(self._logged, self._start_iteration)
         now = time.perf_counter()
         seconds = (now - self._clock - self._paused) / steps
         whole = (now - self._begun) / (iteration - self._start_iteration)
         left = timedelta(seconds=round((args.train_iters - iteration) * whole))
         speed = self._per_step / seconds
-        means = {name: total / steps for name, total in self._sums.items()}
+        means = {name: total / self._counted for name, total in self._sums.items()}
         width = len(str(args.train_iters))
         told = " | ".join(f"{name} {value:.4f}" for name, value in means.items())
         print(
@@ -77,10 +94,13 @@ class Progress:
         )
         if self.writer is not None:
             scalars = {**means, "grad norm": grad_norm, "learning rate": lr, f"{self._unit} per second": speed}
+            if skipped:
+                scalars["skipped iterations"] = skipped
             for name, value in scalars.items():
                 self.writer.add_scalar(f"training/{name}", value, iteration)
             self.writer.flush()
         self._sums.clear()
+        self._counted = 0
         self._logged, self._clock, self._paused = iteration, now, 0.0
 
     def evaluated(self, iteration: int, losses: dict[str, float], split: str) -> None:

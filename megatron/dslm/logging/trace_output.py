@@ -53,6 +53,14 @@ class TraceOutput:
                     self._tensorboard.say(alert.text, record.iteration)
         self._said = {alert.kind for alert in found}
 
+    def state_dict(self) -> dict[str, list[str]]:
+        """The kinds of alerts that stand."""
+        return {"said": sorted(self._said)}
+
+    def load_state_dict(self, state: dict[str, list[str]]) -> None:
+        """Puts back what `state_dict` gave."""
+        self._said = set(state["said"])
+
     def report(self, record: TraceRecord, found: list[Alert], path: Path) -> None:
         """Everything about a step that ends the run."""
         content = {"alerts": [alert.text for alert in found], **record.as_json()}

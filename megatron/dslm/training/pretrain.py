@@ -3,38 +3,40 @@
 import gc
 from argparse import Namespace
 from collections.abc import Iterator
+from functools import partial
 from types import ModuleType
 from typing import Any
 
-from megatron.dslm.checkpointing import find_checkpoint, load_checkpoint, save_checkpoint
+from megatron.dslm.checkpoints.load import load_checkpoint, newest_checkpoint
 from megatron.dslm.data.batches import batch_iterator
 from megatron.dslm.data.datasets import build_datasets
+from megatron.dslm.faults.watch import Watch
 from megatron.dslm.logging.progress import Progress
 from megatron.dslm.logging.summary import model_roles, print_summary
 from megatron.dslm.models.build import build_chunks, wrap_chunks
 from megatron.dslm.pretrained import load_pretrained, told
 from megatron.dslm.training.launch import launch
+from megatron.dslm.training.loop import Loop
 from megatron.dslm.training.optimization import build_optimizer, build_scheduler
 from megatron.dslm.training.step import Trainer
-from megatron.dslm.training.traced_steps import TracedSteps, train_step
+from megatron.dslm.training.traced_steps import TracedSteps
 
 
 def pretrain(args: Namespace, model: ModuleType) -> None:
     """Trains `model` (megatron.dslm.models.bert or .gpt) as the arguments say, resuming from --load.
 
-    Exits with code 2 and one line when the data or the checkpoint does not fit the arguments, with code 1
-    and one line when the loss or the gradient is no longer finite.
+    Leaves as `launch` says.
     """
-    launch(args, f"pretrain_{args.model}.py", lambda: _Run(args, model).train())
+    launch(args, f"pretrain_{args.model}.py", lambda watch: _Run(args, model, watch).train())
 
 
 class _Run:
     """The parts of a run, and the loop over them."""
 
-    def __init__(self, args: Namespace, model: ModuleType) -> None:
+    def __init__(self, args: Namespace, model: ModuleType, watch: Watch) -> None:
         self.args = args
         self.train_set, self.valid_set, self.test_set = build_datasets(args, model.dataset(args))
-        checkpoint = find_checkpoint(args.load) if args.load else None
+        checkpoint = newest_checkpoint(args, args.load, "--load", print) if args.load else None
         chunks, scheme = build_chunks(args, model.provide_model, initialize=checkpoint is None)
         new: list[str] = []
         if checkpoint is None and args.pretrained_checkpoint:
@@ -45,7 +47,7 @@ class _Run:
         chunks = wrap_chunks(args, chunks)
         optimizer = build_optimizer(args, chunks)
         self.trainer = Trainer(args, chunks, model.forward_step, optimizer, build_scheduler(args, optimizer))
-        self.iteration = 0 if checkpoint is None else load_checkpoint(args, checkpoint, self.trainer)
+        self.iteration, run = (0, {}) if checkpoint is None else load_checkpoint(args, checkpoint, self.trainer)
         self.progress = Progress(args, self.iteration)
         if checkpoint is not None:
             self.progress.say(f"resumed from {checkpoint} at iteration {self.iteration} of {args.train_iters}")
@@ -53,19 +55,24 @@ class _Run:
             self.progress.say(told(args.pretrained_checkpoint, new))
         elif args.load:
             self.progress.say(f"no checkpoint in {args.load}: starting anew")
-        self.traces = TracedSteps(args, chunks, scheme, self.progress, self.iteration) if args.trace_interval else None
-        self.saved = self.iteration
+        traces = TracedSteps(args, chunks, scheme, self.progress, self.iteration) if args.trace_interval else None
+        self.loop = Loop(args, self.trainer, self.progress, traces, watch, self.iteration, run)
 
     def train(self) -> None:
-        """Trains from where the run stands to --train-iters, or to an --exit-interval."""
+        """Trains from where the run stands to --train-iters, to an --exit-interval, or until asked to leave."""
         args = self.args
         if self.iteration >= args.train_iters:
             self.progress.say(f"done already: all {args.train_iters} iterations are trained")
-            self.progress.close()
-            return
+        else:
+            self._train()
+        self.loop.close()
+        self.progress.close()
+
+    def _train(self) -> None:
+        args = self.args
         if self.iteration == 0:
             self._evaluate(self.valid_set, "validation")
-        iterators = self._iterators(self.train_set, self.iteration * args.global_batch_size)
+        iterators = self._data_after(self.iteration)
         # Model and optimizer stay: the collector need not walk them again and again (a tenth of a 1000-layer step).
         gc.collect()
         gc.freeze()
@@ -73,16 +80,21 @@ class _Run:
         leaving = False
         while not leaving:
             self.iteration += 1
-            train_step(self.trainer, iterators, self.iteration, self.progress, self.traces)
+            self.loop.step(self.iteration, iterators, partial(self._data_after, self.iteration - 1))
+            asked = self.loop.asked_to_leave(self.iteration)
             done = self.iteration == args.train_iters
-            leaving = done or bool(args.exit_interval and self.iteration % args.exit_interval == 0)
+            leaving = asked or done or bool(args.exit_interval and self.iteration % args.exit_interval == 0)
+            if asked:  # by someone who may not wait for more than this
+                self.loop.save(self.iteration, leaving=True)
             if done or self.iteration % args.eval_interval == 0:
                 self._evaluate(self.valid_set, "validation")
             if leaving or (args.save_interval and self.iteration % args.save_interval == 0):
-                self._save()
+                self.loop.save(self.iteration, leaving=leaving)
         if self.iteration == args.train_iters:
             self._evaluate(self.test_set, "test")
-        self.progress.close()
+
+    def _data_after(self, iteration: int) -> list[Iterator[Any]]:
+        return self._iterators(self.train_set, iteration * self.args.global_batch_size)
 
     def _iterators(self, dataset: Any, consumed: int) -> list[Iterator[Any]]:
         """One a model chunk, all over the same samples: each chunk takes every micro-batch once."""
@@ -97,10 +109,3 @@ class _Run:
         with self.progress.pause():
             losses = self.trainer.evaluate(self._iterators(dataset, 0), batches)
         self.progress.evaluated(self.iteration, losses, split)
-
-    def _save(self) -> None:
-        if self.args.save and self.iteration > self.saved:
-            with self.progress.pause():
-                folder = save_checkpoint(self.args, self.iteration, self.trainer)
-            self.progress.say(f"saved {folder}")
-            self.saved = self.iteration

@@ -20,14 +20,7 @@ Losses = dict[str, float]
 
 
 class NonFiniteError(RuntimeError):
-    """A loss, a gradient norm or a traced tensor is not finite."""
-
-
-def require_finite(losses: Losses, grad_norm: float) -> None:
-    """Raises NonFiniteError where a loss or the gradient norm is not finite."""
-    if not all(map(math.isfinite, (grad_norm, *losses.values()))):
-        told = ", ".join(f"{name} {value:g}" for name, value in losses.items())
-        raise NonFiniteError(f"gradient norm {grad_norm:g}" + (f", {told}" if told else "") + ": not finite")
+    """A loss, a gradient norm or a traced tensor is not finite, and the run is to stop."""
 
 
 @dataclass
@@ -37,6 +30,8 @@ class Trainer:
     Attributes:
         chunks: this rank's wrapped model chunks.
         forward_step: the model's, in the form megatron-core's schedules call.
+        skipped: steps whose update was left out, their loss or gradient norm not being finite.
+        beat: called at each forward pass of a micro-batch, for whoever watches whether the run gets on.
     """
 
     args: Namespace
@@ -44,8 +39,11 @@ class Trainer:
     forward_step: Callable[..., Any]
     optimizer: MegatronOptimizer
     scheduler: OptimizerParamScheduler
+    skipped: int = 0
+    beat: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
+        _update_if_finite(self.optimizer)
         config = get_model_config(self.chunks[0])
         config.grad_scale_func = self.optimizer.scale_loss
         config.finalize_model_grads_func = finalize_model_grads
@@ -61,19 +59,32 @@ class Trainer:
     ) -> tuple[Losses, float]:
         """Forward, backward and update over one global batch; the losses and the gradient norm before clipping.
 
+        Where a loss or the norm is not finite, the norm is not, on all ranks alike, and nothing is updated.
+
         Args:
             gradients_ready: called between the backward pass and the update.
         """
-        for chunk in self.chunks:
-            chunk.zero_grad_buffer()
-        self.optimizer.zero_grad()
-        losses = _average(self._run(iterators, forward_only=False))
+        losses = self.gradients(iterators)
         if gradients_ready is not None:
             gradients_ready()
+        if not all(map(math.isfinite, losses.values())):
+            # Known to the last stage alone: by its gradients all ranks learn it, in the reduction of their norm.
+            for chunk in self.chunks:
+                for parameter in chunk.parameters():
+                    parameter.main_grad.fill_(math.nan)
         updated, grad_norm, _ = self.optimizer.step()
         if updated:
             self.scheduler.step(increment=self.args.global_batch_size)
-        return losses, float(grad_norm or 0.0)
+        else:
+            self.skipped += 1
+        return losses, float(grad_norm)
+
+    def gradients(self, iterators: list[Iterator[Any]]) -> Losses:
+        """Forward and backward over one global batch: the losses; the gradients are left for an update."""
+        for chunk in self.chunks:
+            chunk.zero_grad_buffer()
+        self.optimizer.zero_grad()
+        return _average(self._run(iterators, forward_only=False))
 
     @torch.no_grad()
     def evaluate(self, iterators: list[Iterator[Any]], batches: int) -> Losses:
@@ -108,8 +119,14 @@ class Trainer:
         microbatches: int | None = None,
         forward_step: Callable[..., Any] | None = None,
     ) -> list[dict[str, torch.Tensor]]:
+        step = forward_step or self.forward_step
+
+        def beating_step(*args: Any, **kwargs: Any) -> Any:
+            self.beat()
+            return step(*args, **kwargs)
+
         return get_forward_backward_func()(
-            forward_step_func=forward_step or self.forward_step,
+            forward_step_func=beating_step,
             data_iterator=iterators if len(self.chunks) > 1 else iterators[0],
             model=self.chunks if len(self.chunks) > 1 else self.chunks[0],
             num_microbatches=microbatches or get_num_microbatches(),
@@ -117,6 +134,22 @@ class Trainer:
             micro_batch_size=self.args.micro_batch_size,
             forward_only=forward_only,
         )
+
+
+def _update_if_finite(optimizer: MegatronOptimizer) -> None:
+    """Makes `optimizer.step` leave weights and optimizer state alone where the gradient norm is not finite."""
+    norm = math.nan
+    measure, update = optimizer.get_grad_norm, optimizer.step_with_ready_grads
+
+    def get_grad_norm() -> float:
+        nonlocal norm
+        norm = float(measure())
+        return norm
+
+    def step_with_ready_grads() -> bool:
+        return math.isfinite(norm) and update()
+
+    optimizer.get_grad_norm, optimizer.step_with_ready_grads = get_grad_norm, step_with_ready_grads
 
 
 def _average(outputs: list[dict[str, torch.Tensor]]) -> Losses:

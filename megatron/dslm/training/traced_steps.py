@@ -1,7 +1,7 @@
 """The traced steps of a run: which they are, and what follows from what they show."""
 
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,30 +9,12 @@ import torch
 
 from dslm_patches.schemes import DepthScheme
 from dslm_patches.tracing import Tracer
-from dslm_patches.tracing.alerts import NON_FINITE, AlertLimits, alerts
+from dslm_patches.tracing.alerts import NON_FINITE, Alert, AlertLimits, alerts
+from dslm_patches.tracing.record import TraceRecord
 from megatron.dslm.logging.progress import Progress
 from megatron.dslm.logging.trace_output import TraceOutput
-from megatron.dslm.training.step import NonFiniteError, Trainer, require_finite
-
-
-def train_step(
-    trainer: Trainer,
-    iterators: list[Iterator[Any]],
-    iteration: int,
-    progress: Progress,
-    traces: "TracedSteps | None",
-) -> None:
-    """One training step of a run, traced if it is due, and said.
-
-    Raises:
-        NonFiniteError: the loss, the gradient norm or, where that is asked for, a traced tensor is not finite.
-    """
-    due = traces if traces is not None and traces.start(iteration) else None
-    losses, grad_norm = trainer.step(iterators, due.gradients_ready if due else None)
-    if due:
-        due.finish()
-    require_finite(losses, grad_norm)
-    progress.step(iteration, losses, grad_norm, trainer.optimizer.param_groups[0]["lr"])
+from megatron.dslm.random_states import kept_random_states
+from megatron.dslm.training.step import NonFiniteError, Trainer
 
 
 class TracedSteps:
@@ -56,6 +38,7 @@ class TracedSteps:
         self._tracer = Tracer(chunks, args.trace_sites)
         self._limits = AlertLimits(args.trace_growth_limit, args.trace_correlation_limit)
         self._iteration = iteration
+        self._last: tuple[TraceRecord, list[Alert]] | None = None
         self._output: TraceOutput | None = None
         mistake: list[str | None] = [None]
         if progress.speaks:
@@ -93,12 +76,42 @@ class TracedSteps:
         found = alerts(record, self._limits)
         if self._output is not None:
             self._output.write(record, found)
-        halting = [alert for alert in found if alert.kind == NON_FINITE]
-        if halting and self._args.trace_halt_on:
-            report = Path(self._args.trace_dir) / f"non_finite_{record.iteration:07d}.json"
-            if self._output is not None:
-                self._output.report(record, found, report)
-            raise NonFiniteError(f"iteration {record.iteration}: {halting[0].text}; report in {report}")
+        self._last = record, found
+        if self._args.trace_halt_on and any(alert.kind == NON_FINITE for alert in found):
+            raise NonFiniteError(f"iteration {record.iteration}: {self._report(record, found)}")
+
+    def explain(self, trainer: Trainer, iteration: int, again: Callable[[], list[Iterator[Any]]]) -> str:
+        """Where a step that was not finite went wrong, in words and in a report; nothing was updated since.
+
+        A step that was not traced is run again with the tracer on, with other dropout masks.
+
+        Args:
+            again: the step's data, from its beginning.
+        """
+        if self._last is None or self._last[0].iteration != iteration:
+            with kept_random_states():
+                self._tracer.start()
+                trainer.gradients(again())
+                self._tracer.gradients_ready()
+                record = self._tracer.collect(iteration)
+            self._last = record, alerts(record, self._limits)
+        return self._report(*self._last)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs so that it says nothing twice; {} where nothing is written."""
+        return {} if self._output is None else self._output.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what `state_dict` gave on the rank that writes."""
+        if self._output is not None and state:
+            self._output.load_state_dict(state)
+
+    def _report(self, record: TraceRecord, found: list[Alert]) -> str:
+        path = Path(self._args.trace_dir) / f"non_finite_{record.iteration:07d}.json"
+        if self._output is not None:
+            self._output.report(record, found, path)
+        first = next((alert.text for alert in found if alert.kind == NON_FINITE), "all traced tensors were finite")
+        return f"{first}; report in {path}"
 
     def remove(self) -> None:
         """Takes the tracer's hooks off."""

@@ -1,4 +1,4 @@
-"""What lies around the tensors of a checkpoint, in Megatron-LM's folder layout: the latest iteration, the arguments.
+"""What a checkpoint records of the run that wrote it, and whether another run can go on from there.
 
 Read without torch, so that a wrong folder is refused before anything heavy is imported.
 """
@@ -8,7 +8,8 @@ import os
 from argparse import Namespace
 from typing import Any
 
-TRACKER = "latest_checkpointed_iteration.txt"
+from megatron.dslm.checkpoints.manifest import write_synced
+
 ARGUMENTS = "arguments.json"
 ARCHITECTURE = (
     "model",
@@ -52,30 +53,6 @@ DATA_ORDER = ("global_batch_size", "seed")
 LAYOUT = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "data_parallel_size")
 
 
-def find_checkpoint(load: str, flag: str = "--load") -> str | None:
-    """The folder of the latest checkpoint in `load`, or None if there is none.
-
-    Raises:
-        ValueError: the folder says that it holds one and does not.
-    """
-    tracker = os.path.join(load, TRACKER)
-    if not os.path.isfile(tracker):
-        return None
-    with open(tracker, encoding="utf-8") as file:
-        text = file.read().strip()
-    if not text.isdigit():
-        raise ValueError(f"{flag}: {tracker} holds {text[:40]!r}, not an iteration")
-    folder = iteration_folder(load, int(text))
-    if not os.path.isfile(os.path.join(folder, "metadata.json")):
-        raise ValueError(f"{flag}: {tracker} names iteration {text}, and {folder} holds no checkpoint")
-    return folder
-
-
-def iteration_folder(root: str, iteration: int) -> str:
-    """Where the checkpoint of an iteration lies under `root`."""
-    return os.path.join(root, f"iter_{iteration:07d}")
-
-
 def recorded_arguments(args: Namespace, iteration: int) -> dict[str, Any]:
     """Plain values that tell a later run, or a converter, what this one was."""
     names = ARCHITECTURE + SCHEME + SCHEDULE + DATA_ORDER + LAYOUT
@@ -91,8 +68,7 @@ def recorded_arguments(args: Namespace, iteration: int) -> dict[str, Any]:
 
 def write_arguments(folder: str, args: Namespace, iteration: int) -> None:
     """Writes `recorded_arguments` into a checkpoint folder."""
-    with open(os.path.join(folder, ARGUMENTS), "w", encoding="utf-8") as file:
-        json.dump(recorded_arguments(args, iteration), file, indent=1)
+    write_synced(os.path.join(folder, ARGUMENTS), json.dumps(recorded_arguments(args, iteration), indent=1) + "\n")
 
 
 def read_arguments(folder: str, flag: str = "--load") -> dict[str, Any]:

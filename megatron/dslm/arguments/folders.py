@@ -1,0 +1,70 @@
+"""The folders a run reads and writes, looked at before anything starts."""
+
+import os
+import tempfile
+from argparse import Namespace
+
+from megatron.dslm.arguments.layout import spelled
+from megatron.dslm.checkpoints.folder import find_checkpoint
+from megatron.dslm.checkpoints.record import check_architecture, check_continuation, read_arguments
+
+_PROBE_BYTES = 1 << 20
+
+
+def check_folders(args: Namespace, written: tuple[str, ...]) -> None:
+    """Refuses folders that could not be read from or written to, by their arguments' names.
+
+    A run that torchrun starts again (--max-restarts) goes on from its own --save where that holds a checkpoint.
+
+    Raises:
+        ValueError: the flag and the folder are named.
+    """
+    for name in ("save_interval", "exit_interval", "async_save", "keep_last"):
+        if getattr(args, name) and args.save is None:
+            raise ValueError(f"{spelled(name)} needs --save")
+    if args.load is not None and os.path.lexists(args.load) and not os.path.isdir(args.load):
+        raise ValueError(f"--load {args.load} is not a folder")
+    for name in written:
+        if getattr(args, name) is not None:
+            _require_writable(spelled(name), getattr(args, name))
+    if args.save is not None and not _same_folder(args.save, args.load) and find_checkpoint(args.save, "--save"):
+        if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
+            raise ValueError(
+                f"--save {args.save} holds a checkpoint: go on with it by --load {args.save}, or remove it"
+            )
+        args.load = args.save
+
+
+def check_loaded(args: Namespace) -> None:
+    """Refuses a --load whose checkpoints are all damaged, or whose newest is of another model or another course.
+
+    Args:
+        args: checked in all else, with args.tokenizer.
+
+    Raises:
+        ValueError: the flags that differ are named, or what is damaged.
+    """
+    folder = None if args.load is None else find_checkpoint(args.load)
+    if folder is not None:
+        saved = read_arguments(folder)
+        check_architecture(args, saved, folder)
+        check_continuation(args, saved, folder)
+
+
+def _require_writable(flag: str, path: str) -> None:
+    parent = os.path.abspath(path)
+    while not os.path.lexists(parent):
+        parent = os.path.dirname(parent)
+    if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
+        raise ValueError(f"{flag} {path}: {parent} is not a folder that can be written to")
+    try:
+        with tempfile.TemporaryFile(dir=parent) as probe:
+            probe.write(bytes(_PROBE_BYTES))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        raise ValueError(f"{flag} {path}: nothing can be written there: {error.strerror}") from None
+
+
+def _same_folder(one: str, other: str | None) -> bool:
+    return other is not None and os.path.realpath(one) == os.path.realpath(other)

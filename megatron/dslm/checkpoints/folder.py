@@ -1,0 +1,111 @@
+"""Where checkpoints lie, in Megatron-LM's folder layout, and which of them is the newest complete one.
+
+Read without torch, so that a wrong folder is refused before anything heavy is imported.
+"""
+
+import os
+import re
+import secrets
+import shutil
+
+from megatron.dslm.checkpoints.manifest import check_sizes, sync_folder, write_synced
+
+TRACKER = "latest_checkpointed_iteration.txt"
+_COMPLETE = re.compile(r"iter_(\d{7,})")
+_ASIDE = re.compile(r"(iter_\d{7,}|latest_checkpointed_iteration\.txt)\.(incomplete|removed)-[0-9a-f]+")
+
+
+def iteration_folder(root: str, iteration: int) -> str:
+    """Where the checkpoint of an iteration lies under `root`."""
+    return os.path.join(root, f"iter_{iteration:07d}")
+
+
+def saved_iterations(root: str) -> list[int]:
+    """The iterations of the checkpoints in a folder, complete or not, the newest first."""
+    try:
+        names = os.listdir(root)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted((int(match[1]) for match in map(_COMPLETE.fullmatch, names) if match), reverse=True)
+
+
+def find_checkpoint(root: str, flag: str = "--load") -> str | None:
+    """The folder of the newest checkpoint in `root` whose files are all there, or None without any checkpoint.
+
+    Raises:
+        ValueError: there are checkpoints and none is complete, or the folder says that it holds one and does not.
+    """
+    problems = []
+    for iteration in saved_iterations(root):
+        folder = iteration_folder(root, iteration)
+        problem = check_sizes(folder)
+        if problem is None:
+            return folder
+        problems.append(f"{os.path.basename(folder)}: {problem}")
+    if problems:
+        raise none_complete(root, problems, flag)
+    tracker = os.path.join(root, TRACKER)
+    if os.path.lexists(tracker):
+        raise ValueError(f"{flag}: {tracker} is there and no checkpoint beside it: was the folder copied whole?")
+    return None
+
+
+def none_complete(root: str, problems: list[str], flag: str) -> ValueError:
+    """The error of a folder whose checkpoints are all damaged."""
+    return ValueError(f"{flag}: {root} holds no complete checkpoint ({'; '.join(problems)})")
+
+
+def begin_folder(root: str, iteration: int) -> str:
+    """A new folder beside the checkpoints in which one of them is written; what killed runs left there is removed.
+
+    Its name is its own, so that a writer that outlived a killed run cannot write into it.
+    """
+    os.makedirs(root, exist_ok=True)
+    for name in filter(_ASIDE.fullmatch, os.listdir(root)):
+        _remove(os.path.join(root, name))
+    aside = f"{iteration_folder(root, iteration)}.incomplete-{secrets.token_hex(4)}"
+    os.mkdir(aside)
+    return aside
+
+
+def publish_folder(aside: str, root: str, iteration: int) -> str:
+    """Makes a written folder the checkpoint of its iteration, and the latest; where it then lies.
+
+    One rename makes it current: whoever looks, at any moment, finds whole checkpoints only.
+    """
+    folder = iteration_folder(root, iteration)
+    sync_folder(aside)
+    discard(folder)
+    os.rename(aside, folder)
+    sync_folder(root)
+    tracker = os.path.join(root, TRACKER)
+    fresh = f"{tracker}.incomplete-{secrets.token_hex(4)}"
+    write_synced(fresh, str(iteration))
+    os.replace(fresh, tracker)
+    sync_folder(root)
+    return folder
+
+
+def prune(root: str, iteration: int, keep: int) -> None:
+    """Leaves the newest `keep` checkpoints up to `iteration`: later ones are of a run that was begun again."""
+    saved = saved_iterations(root)
+    kept = [one for one in saved if one <= iteration][:keep]
+    for number in saved:
+        if number not in kept:
+            discard(iteration_folder(root, number))
+
+
+def discard(folder: str) -> None:
+    """Takes a checkpoint away, at once for whoever looks. A link is removed, not followed."""
+    if not os.path.lexists(folder):
+        return
+    away = f"{folder}.removed-{secrets.token_hex(4)}"
+    os.rename(folder, away)
+    _remove(away)
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        os.unlink(path)

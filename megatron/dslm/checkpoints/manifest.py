@@ -1,0 +1,105 @@
+"""The list of a checkpoint's files with their sizes and checksums: what is complete is what agrees with it."""
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterable
+from typing import Any
+
+MANIFEST = "manifest.json"
+_BLOCK_BYTES = 1 << 20
+
+
+def digest(path: str) -> dict[str, Any]:
+    """Size in bytes and SHA-256 of a file."""
+    checksum = hashlib.sha256()
+    size = 0
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            checksum.update(block)
+            size += len(block)
+    return {"bytes": size, "sha256": checksum.hexdigest()}
+
+
+def write_manifest(folder: str, digests: dict[str, dict[str, Any]]) -> None:
+    """Writes and syncs the manifest of a folder: `digests` by file name, and those of all its other files."""
+    missing = [name for name in os.listdir(folder) if name not in digests]
+    files = digests | {name: digest(os.path.join(folder, name)) for name in missing}
+    write_synced(os.path.join(folder, MANIFEST), json.dumps({"files": dict(sorted(files.items()))}, indent=1) + "\n")
+
+
+def read_manifest(folder: str) -> dict[str, dict[str, Any]]:
+    """Sizes and checksums by file name.
+
+    Raises:
+        ValueError: there is none, or it is not one.
+    """
+    try:
+        _check_regular(folder, MANIFEST)
+        with open(os.path.join(folder, MANIFEST), encoding="utf-8") as file:
+            files = json.load(file)["files"]
+        for name, told in files.items():
+            if os.path.basename(name) != name or name in ("", ".", ".."):
+                raise ValueError(f"names {name!r}, which is not a file in it")
+            int(told["bytes"]), str(told["sha256"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"its {MANIFEST} is missing or damaged ({error})") from None
+    return dict(files)
+
+
+def check_sizes(folder: str) -> str | None:
+    """What is wrong with a checkpoint folder, None if all files of its manifest are there in full length."""
+    if os.path.islink(folder):
+        return "it is a link: links are not followed"
+    try:
+        files = read_manifest(folder)
+        for name, told in files.items():
+            _check_regular(folder, name)
+            size = os.path.getsize(os.path.join(folder, name))
+            if size != told["bytes"]:
+                raise ValueError(f"its {name} has {size} bytes of {told['bytes']}")
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def check_digests(folder: str, names: Iterable[str]) -> str | None:
+    """What is wrong with the content of these files of a checkpoint folder, None if nothing is."""
+    try:
+        files = read_manifest(folder)
+        for name in names:
+            if digest(os.path.join(folder, name))["sha256"] != files[name]["sha256"]:
+                return f"its {name} does not agree with its checksum"
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def write_synced(path: str, text: str) -> None:
+    """A new file, on the disk when this returns. What stands in its place, a link say, is removed, not followed."""
+    if os.path.lexists(path):
+        os.unlink(path)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+    with open(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: str) -> None:
+    """Puts the names in a folder on the disk."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _check_regular(folder: str, name: str) -> None:
+    try:
+        mode = os.lstat(os.path.join(folder, name)).st_mode
+    except FileNotFoundError:
+        raise ValueError(f"its {name} is missing") from None
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"its {name} is not a plain file: links are not followed")

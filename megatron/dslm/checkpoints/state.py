@@ -1,0 +1,53 @@
+"""What of a run goes into a checkpoint, as megatron-core's sharded state: weights, optimizer, random states."""
+
+from typing import Any
+
+from megatron.core import parallel_state
+from megatron.core.dist_checkpointing.mapping import ShardedObject
+from megatron.core.utils import unwrap_model
+
+from megatron.dslm.random_states import random_states
+from megatron.dslm.training.step import Trainer
+
+# Any layout can load the optimizer state, at the price of gathering it on save.
+METADATA = {
+    "distrib_optim_sharding_type": "fully_reshardable",
+    "distrib_optim_fully_reshardable_mem_efficient": False,
+    "singleton_local_shards": False,
+    "chained_optim_avoid_prefix": True,
+}
+
+
+def named_chunks(chunks: list[Any]) -> list[tuple[str, Any]]:
+    """This rank's unwrapped model chunks by their names in a checkpoint."""
+    if len(chunks) == 1:
+        return [("model", unwrap_model(chunks[0]))]
+    return [(f"model{index}", unwrap_model(chunk)) for index, chunk in enumerate(chunks)]
+
+
+def sharded_models(chunks: list[Any]) -> dict[str, Any]:
+    """The sharded weights of this rank's model chunks."""
+    # Copies of the metadata: megatron-core adds its process groups to it.
+    return {name: chunk.sharded_state_dict(metadata=dict(METADATA)) for name, chunk in named_chunks(chunks)}
+
+
+def sharded_state(trainer: Trainer, *, is_loading: bool) -> dict[str, Any]:
+    """The sharded weights and optimizer state."""
+    models = sharded_models(trainer.chunks)
+    optimizer = trainer.optimizer.sharded_state_dict(dict(models), is_loading=is_loading, metadata=dict(METADATA))
+    return {**models, "optimizer": optimizer}
+
+
+def sharded_rng_state() -> ShardedObject:
+    """This rank's random states, which belong to its place in the layout."""
+    ranks = (
+        parallel_state.get_pipeline_model_parallel_rank(),
+        parallel_state.get_tensor_model_parallel_rank(),
+        parallel_state.get_data_parallel_rank(),
+    )
+    sizes = (
+        parallel_state.get_pipeline_model_parallel_world_size(),
+        parallel_state.get_tensor_model_parallel_world_size(),
+        parallel_state.get_data_parallel_world_size(),
+    )
+    return ShardedObject("rng_state", random_states(), sizes, ranks, replica_id=0)

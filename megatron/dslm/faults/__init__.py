@@ -1,0 +1,1 @@
+"""What happens to a run from outside: signals, ranks that die, hang or raise."""
