@@ -9,9 +9,10 @@ from megatron.core import parallel_state, tensor_parallel
 from megatron.core.num_microbatches_calculator import init_num_microbatches_calculator
 
 import dslm_patches.cpu
+from megatron.dslm.faults.meeting import Meeting
 
 
-def initialize(args: Namespace) -> None:
+def initialize(args: Namespace) -> Meeting:
     """Brings this rank up: torch.distributed, megatron-core's process groups, micro-batches and RNG."""
     dslm_patches.cpu.install()
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
@@ -21,16 +22,17 @@ def initialize(args: Namespace) -> None:
     else:
         # torchrun sets one thread a rank and says so; a lone process may use the cores it finds.
         os.environ.setdefault("OMP_NUM_THREADS", "1" if args.world_size > 1 else str(os.cpu_count()))
+    meeting = Meeting(args)
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group(
             "nccl" if torch.cuda.is_available() else "gloo",
-            # One process needs no rendezvous, so none of its ports.
-            store=torch.distributed.HashStore() if args.world_size == 1 else None,
+            store=meeting.store,
             rank=args.rank,
             world_size=args.world_size,
             timeout=timedelta(minutes=args.distributed_timeout_minutes),
         )
     initialize_model_parallel(args)
+    return meeting
 
 
 def initialize_model_parallel(args: Namespace) -> None:

@@ -8,7 +8,7 @@ from megatron.dslm.arguments.layout import spelled
 from megatron.dslm.checkpoints.folder import find_checkpoint
 from megatron.dslm.checkpoints.record import check_architecture, check_continuation, read_arguments
 
-_PROBE_BYTES = 1 << 20
+_PROBE_BYTES = 1 << 16
 
 
 def check_folders(args: Namespace, written: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ rank that is killed, and forks another process for every file.
 import os
 import pickle
 import queue
+import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -104,6 +105,9 @@ def _write_file(transforms: list[Any], number: int, bucket: Any) -> tuple[Any, t
     count.put(number)
     FileSystemWriterAsync.write_preloaded_data(transforms, number, bucket, outcomes, count, use_fsync=True)
     _, outcome = outcomes.get_nowait()
+    if isinstance(outcome, RuntimeError):  # torch's writer tells where it stood, not what the disk said
+        free = shutil.disk_usage(os.path.dirname(path)).free >> 20
+        outcome = OSError(f"{name} could not be written whole ({free:,} MB are free): full disk, quota or other limit")
     if isinstance(outcome, Exception):
         return outcome, (name, None)
     try:

@@ -7,6 +7,8 @@ from typing import Any
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
 from megatron.core.datasets.utils import get_blend_from_list
 
+from megatron.dslm.data import safe_indices
+
 
 def common_dataset_arguments(args: Namespace) -> dict[str, Any]:
     """What the configurations of all of megatron-core's datasets share."""
@@ -35,6 +37,7 @@ def build_datasets(args: Namespace, dataset: tuple[type, Any]) -> list[Any]:
     Raises:
         ValueError: a split too small to hold one sample; --split or the path flag is named.
     """
+    safe_indices.install()
     evaluated = args.eval_iters * args.global_batch_size
     sizes = [args.train_iters * args.global_batch_size, evaluated, evaluated]
     dataset_class, config = dataset

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -33,15 +34,16 @@ class Watch:
 
     Args:
         program: name of the entry point, in front of what is said.
+        store: a connection that the main thread, which may block it, does not use.
 
     Attributes:
         iteration: the step that is under way, 0 before the first.
     """
 
-    def __init__(self, args: Namespace, program: str) -> None:
+    def __init__(self, args: Namespace, program: str, store: torch.distributed.Store) -> None:
         self.iteration = 0
         self._rank, self._world, self._program = args.rank, args.world_size, program
-        self._store = _own_connection(args)
+        self._store = store
         self._beats, self._got_on, self._longest = 0, time.monotonic(), 0.0
         self._step_begun: float | None = None
         self._watched = False
@@ -119,7 +121,7 @@ class Watch:
                 if self._told() and not self._ended.wait(_BEAT_SECONDS):
                     self._leave(self._store.get(_ABORT).decode())
                 self._listen_to((self._rank + 1) % self._world)
-                if self._rank == 0 and self._is_idle():
+                if self._rank == 0 and self._is_idle() and not self._told():
                     self._judge()
                 failures = 0
             except RuntimeError as error:  # the store is torchrun's, or rank 0's
@@ -164,8 +166,9 @@ class Watch:
 
     def _declare(self, rank: int, beat: dict[str, Any], what: str) -> None:
         """Ends the job on account of a rank, unless that was done already."""
-        line = f"{self._program}: rank {rank}, iteration {beat['iteration']}: {what}"
-        told = json.dumps({"host": beat["host"], "pid": beat["pid"], "rank": rank})
+        # The ranks step together, and what it told last may be a second old.
+        line = f"{self._program}: rank {rank}, iteration {max(beat['iteration'], self.iteration)}: {what}"
+        told = json.dumps({"host": beat["host"], "pid": beat["pid"], "rank": rank, "by": secrets.token_hex(8)})
         if self._store.compare_set(_ABORT, "", told).decode() == told:
             _say(line)
 
@@ -188,14 +191,6 @@ class Watch:
     def _all_beats(self) -> dict[int, dict[str, Any]]:
         beats = {rank: self._beat_of(rank) for rank in range(self._world)}
         return {rank: beat for rank, beat in beats.items() if beat is not None}
-
-
-def _own_connection(args: Namespace) -> torch.distributed.Store:
-    """A connection to the store of this start of the job, not shared with the main thread, which may block it."""
-    if args.world_size == 1:
-        return torch.distributed.HashStore()
-    store = torch.distributed.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
-    return torch.distributed.PrefixStore(f"dslm/watch/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def _say(line: str) -> None:

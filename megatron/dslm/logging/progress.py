@@ -86,7 +86,8 @@ class Progress:
         speed = self._per_step / seconds
         means = {name: total / self._counted for name, total in self._sums.items()}
         width = len(str(args.train_iters))
-        told = " | ".join(f"{name} {value:.4f}" for name, value in means.items())
+        told = " | ".join(f"{name} {value:.4f}" for name, value in means.items()) or "no finite loss"
+        told += f" | skipped {skipped}" if skipped else ""
         print(
             f"iteration {iteration:>{width}}/{args.train_iters} | {told} | grad norm {grad_norm:.3f} | lr {lr:.3e} "
             f"| {seconds * 1000:.0f} ms | {speed:,.0f} {self._unit}/s | ETA {left}",

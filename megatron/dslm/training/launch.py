@@ -22,8 +22,7 @@ def launch(args: Namespace, program: str, train: Callable[[Watch], None]) -> Non
     Args:
         program: name of the entry point, in front of that line.
     """
-    initialize(args)
-    watch = Watch(args, program)
+    watch = Watch(args, program, initialize(args).another_connection())
     try:
         train(watch)
     except ValueError as error:

@@ -1,0 +1,47 @@
+"""pretrain_bert.py with one fault in it: FAULT="KIND RANK ITERATION", only once where FAULT_ONCE names a file to be.
+
+Kinds: raise an error; hang in Python; be stopped by SIGSTOP; die by SIGKILL. When it happens FAULT_LOG gets the time.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pretrain_bert import main
+
+_KINDS: dict[str, Callable[[], Any]] = {
+    "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "die": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "hang": lambda: time.sleep(1000),
+}
+
+
+def put_fault() -> None:
+    """Makes this rank's training step go wrong when it is its turn."""
+    from megatron.dslm.training.step import Trainer
+
+    kind, rank, iteration = os.environ["FAULT"].split()
+    step, count = Trainer.step, 0
+
+    def faulty_step(self: Trainer, *args: Any, **kwargs: Any) -> Any:
+        nonlocal count
+        count += 1
+        once = os.environ.get("FAULT_ONCE")
+        if os.environ["RANK"] == rank and count == int(iteration) and not (once and Path(once).exists()):
+            if once:
+                Path(once).touch()
+            Path(os.environ["FAULT_LOG"]).write_text(str(time.time()))
+            if kind == "raise":
+                raise RuntimeError("the test's own fault\nwith a second line")
+            _KINDS[kind]()
+        return step(self, *args, **kwargs)
+
+    Trainer.step = faulty_step  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    put_fault()
+    main()

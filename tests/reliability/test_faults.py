@@ -1,0 +1,79 @@
+"""A rank dies, hangs, is stopped or raises: the job ends soon, one line says why, and torchrun goes on by itself."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.curves import curves
+from tests.reliability.runs import TP2, Run, command, environment_of_fault, facts, wait_for
+
+FAULTY = "tests/reliability/faulty_pretrain.py"
+SECONDS = 30.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "rank", "cause"),
+    [
+        ("die", 1, "its process died"),
+        ("die", 0, "its process died"),
+        ("raise", 1, "RuntimeError: the test's own fault"),
+        ("hang", 1, "hangs in reliability/faulty_pretrain.py:"),
+        ("stop", 0, "not heard from for 15 s"),
+    ],
+)
+def test_a_broken_rank_ends_the_job_and_is_named(
+    corpus: None, tmp_path: Path, kind: str, rank: int, cause: str
+) -> None:
+    fault = environment_of_fault(kind, rank, 5, tmp_path)
+    run = Run(command(tmp_path, 400, *TP2), program=FAULTY, **fault)
+    wait_for(tmp_path / "fault", run)
+    run.ranks()
+    code, output = run.wait()
+    seconds = time.time() - float((tmp_path / "fault").read_text())
+    assert code != 0
+    assert len(facts(output)) == 1, output
+    assert facts(output)[0].startswith(f"pretrain_bert.py: rank {rank}, iteration 5: {cause}"), output
+    assert seconds < SECONDS, f"{seconds:.0f} s"
+    assert not run.left_over()
+
+
+def test_torchrun_goes_on_from_the_last_checkpoint_by_itself(corpus: None, tmp_path: Path) -> None:
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    assert Run(command(straight, 12, *TP2)).wait()[0] == 0
+    broken.mkdir()
+    argv = command(broken, 12, *TP2, "--save-interval", "2")
+    load = argv.index("--load")
+    fault = environment_of_fault("die", 1, 8, broken, FAULT_ONCE=f"{broken}/once")
+    # Without --load: a run that torchrun starts again goes on from its own --save.
+    run = Run(argv[:load] + argv[load + 2 :], program=FAULTY, torchrun=("--max-restarts", "1"), **fault)
+    code, output = run.wait()
+    assert code == 0, output
+    assert "iter_0000006 at iteration 6 of 12" in output, output
+    assert curves(broken) == curves(straight)
+
+
+@pytest.mark.parametrize(("number", "to_all"), [(signal.SIGTERM, True), (signal.SIGUSR1, False)])
+def test_a_run_that_is_asked_to_leave_saves_and_goes_on_bit_for_bit(
+    corpus: None, tmp_path: Path, number: signal.Signals, to_all: bool
+) -> None:
+    straight, asked = tmp_path / "straight", tmp_path / "asked"
+    assert Run(command(straight, 40, *TP2)).wait()[0] == 0
+    run = Run(command(asked, 40, *TP2, "--save-interval", "3"))
+    wait_for(asked / "save" / "iter_0000003", run)
+    if to_all:
+        run.process.send_signal(number)  # as a scheduler does, to torchrun, which hands it on
+    else:
+        os.kill(run.ranks()[1].pid, number)
+    code, output = run.wait()
+    assert f"{number.name} received: leaving after iteration" in output
+    assert (code == 0) == (not to_all), "torchrun itself ends by SIGTERM"
+    kept = sorted(path.name for path in (asked / "save").glob("iter_*"))
+    last = int(kept[-1].removeprefix("iter_"))
+    assert 3 < last < 40, kept
+    code, output = Run(command(asked, 40, *TP2)).wait()
+    assert code == 0, output
+    assert f"at iteration {last} of 40" in output
+    assert curves(asked) == curves(straight)

@@ -1,0 +1,14 @@
+"""The kill test in small; the 50 kills of docs/reliability.md are `python tests/reliability/kill_test.py`."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.kill_test import check
+
+
+@pytest.mark.parametrize(("kills", "extra"), [(6, []), (4, ["--async-save"])])
+def test_nothing_is_lost_by_kills(tmp_path: Path, kills: int, extra: list[str]) -> None:
+    told = check(kills, seed=kills, folder=tmp_path, extra=extra)
+    assert told["kills"] == kills
+    assert told["tensors_equal"] > 0
