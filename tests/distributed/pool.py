@@ -22,7 +22,7 @@ import psutil
 
 from tests.distributed.worker import Call, Reply, serve
 
-MAX_RANKS = 4
+MAX_RANKS = 8
 MOST_THREADS = 500
 # What a rank may still take to notice that another one failed, before it counts as hung.
 GRACE_SECONDS = 5.0

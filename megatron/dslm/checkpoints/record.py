@@ -50,12 +50,14 @@ SCHEDULE = ("lr", "min_lr", "lr_decay_style", "lr_decay_iters", "lr_warmup_iters
 """Flags that a resumed run follows as it began, unless --override-opt-param-scheduler says otherwise."""
 DATA_ORDER = ("global_batch_size", "seed")
 """Flags that say which sample is next."""
+OPTIMIZER = ("optimizer", "use_distributed_optimizer", "bf16")
+"""Flags that make the optimizer's state, which any layout can load, but no other optimizer."""
 LAYOUT = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "data_parallel_size")
 
 
 def recorded_arguments(args: Namespace, iteration: int) -> dict[str, Any]:
     """Plain values that tell a later run, or a converter, what this one was."""
-    names = ARCHITECTURE + SCHEME + SCHEDULE + DATA_ORDER + LAYOUT
+    names = ARCHITECTURE + SCHEME + SCHEDULE + DATA_ORDER + OPTIMIZER + LAYOUT
     return {name: getattr(args, name, None) for name in names} | {
         "iteration": iteration,
         "task": getattr(args, "task", None),
@@ -114,7 +116,7 @@ def check_continuation(args: Namespace, saved: dict[str, Any], folder: str) -> N
         ValueError: the flag is named, with the saved value and what to do.
     """
     now = recorded_arguments(args, 0)
-    for name in DATA_ORDER if args.override_opt_param_scheduler else (*DATA_ORDER, *SCHEDULE):
+    for name in (*DATA_ORDER, *OPTIMIZER, *(() if args.override_opt_param_scheduler else SCHEDULE)):
         if saved.get(name) not in (None, now[name]):
             way_out = ", or --override-opt-param-scheduler to change course" if name in SCHEDULE else ""
             given = f"--{name.replace('_', '-')} {now[name]}"

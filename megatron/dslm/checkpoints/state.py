@@ -1,5 +1,7 @@
 """What of a run goes into a checkpoint, as megatron-core's sharded state: weights, optimizer, random states."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from megatron.core import parallel_state
@@ -34,8 +36,35 @@ def sharded_models(chunks: list[Any]) -> dict[str, Any]:
 def sharded_state(trainer: Trainer, *, is_loading: bool) -> dict[str, Any]:
     """The sharded weights and optimizer state."""
     models = sharded_models(trainer.chunks)
-    optimizer = trainer.optimizer.sharded_state_dict(dict(models), is_loading=is_loading, metadata=dict(METADATA))
+    with _offsets_without_padding(trainer.optimizer):
+        optimizer = trainer.optimizer.sharded_state_dict(dict(models), is_loading=is_loading, metadata=dict(METADATA))
     return {**models, "optimizer": optimizer}
+
+
+@contextmanager
+def _offsets_without_padding(optimizer: Any) -> Iterator[None]:
+    """Tells a distributed optimizer where its parameters are once the padding between buckets is taken out.
+
+    megatron-core 0.16 gathers the state without that padding and then cuts it by offsets that count it, so that from
+    the second bucket on (tied embeddings over pipeline stages, --overlap-grad-reduce) it saves other numbers than each
+    parameter's own.
+    """
+    buffers = [buffer for one in optimizer.chained_optimizers for buffer in getattr(one, "buffers", [])]
+    kept = [buffer.param_index_map for buffer in buffers]
+    for buffer in buffers:
+        shifts, unpadded = {}, 0
+        for bucket in buffer.buckets:
+            shifts |= dict.fromkeys(bucket.params, bucket.offset - unpadded)
+            unpadded += bucket.numel_unpadded
+        buffer.param_index_map = {
+            one: (start - shifts[one], end - shifts[one], bucket)
+            for one, (start, end, bucket) in buffer.param_index_map.items()
+        }
+    try:
+        yield
+    finally:
+        for buffer, before in zip(buffers, kept, strict=True):
+            buffer.param_index_map = before
 
 
 def sharded_rng_state() -> ShardedObject:
