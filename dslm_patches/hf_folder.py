@@ -103,9 +103,11 @@ def weight_files(folder: str, flag: str = "--load") -> list[str]:
         try:
             with open(index, encoding="utf-8") as file:
                 names = sorted(set(json.load(file)["weight_map"].values()))
+            if any(os.path.basename(name) != name or name in ("", ".", "..") for name in names):
+                raise ValueError(f"names files elsewhere: {names}")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{flag}: {index} is not an index of safetensors: {error!r}") from None
-        return [os.path.join(folder, os.path.basename(name)) for name in names]
+        return [os.path.join(folder, name) for name in names]
     if os.path.isdir(folder) and any(name.endswith(".bin") for name in os.listdir(folder)):
         raise ValueError(
             f"{flag}: {folder} holds pickled weights, which can run code: load it in transformers where you trust it "

@@ -5,7 +5,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${NODES:?number of nodes}" "${HEAD:?host:port of the first node}"
-torchrun --nnodes "$NODES" --nproc-per-node "${GPUS:-8}" --rdzv-backend c10d --rdzv-endpoint "$HEAD" --rdzv-id dslm \
+# Ranks that die are started again, three times, and go on from the last checkpoint.
+exec torchrun --nnodes "$NODES" --nproc-per-node "${GPUS:-8}" --max-restarts 3 --rdzv-backend c10d --rdzv-endpoint "$HEAD" --rdzv-id dslm \
     pretrain_bert.py --dslm \
     --num-layers 192 --hidden-size 1024 --num-attention-heads 16 --seq-length 256 --activation relu \
     --tensor-model-parallel-size 2 --sequence-parallel \
@@ -15,6 +16,6 @@ torchrun --nnodes "$NODES" --nproc-per-node "${GPUS:-8}" --rdzv-backend c10d --r
     --data-path "${DATA:-data/full_wikipedia/bert_text_sentence}" \
     --vocab-file "${VOCAB:-data/full_wikipedia/bert-vocab.txt}" \
     --use-distributed-optimizer --overlap-grad-reduce --overlap-param-gather \
-    --log-interval 50 --eval-interval 1000 --save-interval 1000 --trace-interval 500 \
+    --log-interval 50 --eval-interval 1000 --save-interval 1000 --keep-last 3 --async-save --trace-interval 500 \
     --save "${RUN:-runs/multi_node}/checkpoints" --load "${RUN:-runs/multi_node}/checkpoints" \
     --tensorboard-dir "${RUN:-runs/multi_node}/tensorboard" "$@"

@@ -17,7 +17,7 @@ SCRIPTS = sorted((ROOT / "examples").glob("*.sh"))
 def training_command(script: Path) -> list[str] | None:
     """The words of a script's torchrun command with its variables filled by their defaults; None if it has none."""
     text = script.read_text().replace("\\\n", " ")
-    line = next((line for line in text.splitlines() if line.startswith("torchrun")), None)
+    line = next((line for line in text.splitlines() if line.startswith(("torchrun", "exec torchrun"))), None)
     if line is None:
         return None
     line = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", line).replace('"$@"', "")

@@ -18,7 +18,10 @@ def initialize(args: Namespace) -> Meeting:
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
         os.environ.setdefault(name, value)
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        local, devices = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= devices:
+            raise ValueError(f"torchrun --nproc-per-node: rank {local} of this machine has no GPU, there are {devices}")
+        torch.cuda.set_device(local)
     else:
         # torchrun sets one thread a rank and says so; a lone process may use the cores it finds.
         os.environ.setdefault("OMP_NUM_THREADS", "1" if args.world_size > 1 else str(os.cpu_count()))

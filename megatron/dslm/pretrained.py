@@ -1,18 +1,18 @@
 """Weights to start from: a checkpoint of any layout, or a Hugging Face folder."""
 
+from argparse import Namespace
 from typing import Any
 
 from dslm_patches.hf_folder import read_config
 from megatron.dslm.arguments.pretrained import FLAG, is_hf_folder
-from megatron.dslm.checkpoints.folder import find_checkpoint
-from megatron.dslm.checkpoints.load import load_weights
+from megatron.dslm.checkpoints.load import load_weights, newest_checkpoint
 from megatron.dslm.checkpoints.record import read_arguments
 from megatron.dslm.huggingface import load_hf_weights
 
 HEAD = "classification_head"
 
 
-def load_pretrained(chunks: list[Any], folder: str, task: str | None) -> list[str]:
+def load_pretrained(args: Namespace, chunks: list[Any], task: str | None) -> list[str]:
     """Fills unwrapped chunks of any layout from --pretrained-checkpoint; the names of what was left as drawn.
 
     A classification head is taken over where the folder's was trained for the same task alone: another task's would
@@ -21,11 +21,12 @@ def load_pretrained(chunks: list[Any], folder: str, task: str | None) -> list[st
     Raises:
         ValueError: a tensor of another shape, by its name, or weights that are not safetensors.
     """
+    folder = args.pretrained_checkpoint
     if is_hf_folder(folder):
         trained = (read_config(folder, FLAG).get("megatron") or {}).get("task")
         leave = None if trained == task else HEAD
         return load_hf_weights(chunks, folder, strict=False, flag=FLAG, leave=leave)
-    checkpoint = find_checkpoint(folder, FLAG)
+    checkpoint = newest_checkpoint(args, folder, FLAG, print)
     assert checkpoint is not None
     trained = read_arguments(checkpoint, FLAG).get("task")
     return load_weights(chunks, checkpoint, FLAG, leave=None if trained == task else HEAD)

@@ -43,6 +43,7 @@ def pretrained(folder: Path, **changes: object) -> str:
     checkpoint = folder / "pretrained" / "iter_0000007"
     checkpoint.mkdir(parents=True)
     (checkpoint / "arguments.json").write_text(json.dumps(saved))
+    (checkpoint / "metadata.json").write_text("{}")
     write_manifest(str(checkpoint), {})
     return str(folder / "pretrained")
 

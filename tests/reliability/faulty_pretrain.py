@@ -1,6 +1,7 @@
 """pretrain_bert.py with one fault in it: FAULT="KIND RANK ITERATION", only once where FAULT_ONCE names a file to be.
 
-Kinds: raise an error; hang in Python; be stopped by SIGSTOP; die by SIGKILL. When it happens FAULT_LOG gets the time.
+Kinds: raise an error; mistake, a ValueError of one rank; hang in Python; stop by SIGSTOP; die by SIGKILL. When it
+happens FAULT_LOG gets the time.
 """
 
 import os
@@ -36,6 +37,8 @@ def put_fault() -> None:
             Path(os.environ["FAULT_LOG"]).write_text(str(time.time()))
             if kind == "raise":
                 raise RuntimeError("the test's own fault\nwith a second line")
+            if kind == "mistake":
+                raise ValueError("--data-path: one rank's own mistake")
             _KINDS[kind]()
         return step(self, *args, **kwargs)
 

@@ -10,6 +10,7 @@ In the end the loss curves, the traces and the weights must equal an uninterrupt
 import argparse
 import json
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -56,7 +57,7 @@ def wait_for_a_moment(root: Path, before: set[psutil.Process], run: Run, chance:
     """The ranks of this start, at a moment to kill them: often when a save has just begun, now and then early on."""
     ranks: list[psutil.Process] = []
     while len(ranks) < 2 or before & set(ranks):
-        assert run.process.poll() is None, run.process.communicate()[0][-3000:]
+        assert run.process.poll() is None, run.output()[-3000:]
         ranks = run.ranks()
         time.sleep(0.05)
     kind = chance.choices(("start", "save", "between"), (0.2, 0.5, 0.3))[0]
@@ -71,7 +72,7 @@ def wait_for_a_moment(root: Path, before: set[psutil.Process], run: Run, chance:
     if kind == "save":
         while not is_saving(root) and run.process.poll() is None:
             time.sleep(0.0005)
-        time.sleep(chance.uniform(0, 0.03))
+        time.sleep(chance.uniform(0, 0.015))
     else:
         time.sleep(chance.uniform(0, 0.5))
     return ranks
@@ -84,6 +85,7 @@ def kill_until_done(folder: Path, iterations: int, kills: int, seed: int, extra:
     argv = command(folder, iterations, *TP2, "--save-interval", "2", "--keep-last", "3", *extra)
     run = Run(argv, torchrun=("--max-restarts", str(kills)))
     before: set[psutil.Process] = set()
+    early, last = 0, 0
     while counts.kills < kills:
         ranks = wait_for_a_moment(root, before, run, chance)
         if run.process.poll() is not None:
@@ -100,13 +102,17 @@ def kill_until_done(folder: Path, iterations: int, kills: int, seed: int, extra:
         problem = check_digests(iteration_folder(str(root), newest), after[newest]) if newest else None
         assert problem is None, problem
         counts.kills += 1
+        early += newest == last  # this start was killed before it had saved, perhaps before it had resumed
+        last = newest
         counts.inside_a_save += saving
         counts.of_all_ranks += len(victims) == len(ranks)
-        counts.resumed_from.append(newest)
-        print(f"kill {counts.kills}: {len(victims)} rank(s), {'in a save' if saving else 'between saves'}, at {newest}")
+        moment = "in a save" if saving else "between saves"
+        print(f"kill {counts.kills}: {len(victims)} rank(s), {moment}, at {newest}", flush=True)
     code, output = run.wait(600)
     assert code == 0, output[-3000:]
-    assert output.count("resumed from") >= len(set(counts.resumed_from)), output[-3000:]
+    counts.resumed_from = [int(one) for one in re.findall(r"^resumed from .* at iteration (\d+) of", output, re.M)]
+    assert counts.resumed_from == sorted(counts.resumed_from), "a start went on from less than there was"
+    assert len(counts.resumed_from) >= counts.kills - early, output[-3000:]
     assert not run.left_over()
     assert not is_saving(root), "a folder of a killed save was left"
     return counts

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,14 @@ class Run:
     def __init__(
         self, argv: list[str], *, program: str = "pretrain_bert.py", torchrun: tuple[str, ...] = (), **environment: str
     ) -> None:
+        # A file: a pipe that nobody reads would stop torchrun when it is full.
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the run
         words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *torchrun]
         self.process = subprocess.Popen(
             [*words, program, *argv],
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": ROOT, **environment},
-            text=True,
-            stdout=subprocess.PIPE,
+            stdout=self._output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
@@ -65,11 +67,17 @@ class Run:
     def wait(self, seconds: float = 240.0) -> tuple[int, str]:
         """Exit code and output."""
         try:
-            output, _ = self.process.communicate(timeout=seconds)
+            self.process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             self.kill()
             raise
-        return self.process.returncode, output
+        return self.process.returncode, self.output()
+
+    def output(self) -> str:
+        """What torchrun and the ranks printed so far."""
+        self._output.flush()
+        size = os.fstat(self._output.fileno()).st_size
+        return os.pread(self._output.fileno(), size, 0).decode(errors="replace")
 
     def kill(self) -> None:
         """kill -9 of torchrun and all that it started."""
@@ -86,7 +94,7 @@ def wait_for(path: Path, run: Run, seconds: float = 240.0) -> None:
     """Waits until a file is there; fails when the run ends before."""
     deadline = time.monotonic() + seconds
     while not path.exists():
-        assert run.process.poll() is None, run.process.communicate()[0]
+        assert run.process.poll() is None, run.output()
         assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.02)
 

@@ -20,6 +20,7 @@ SECONDS = 30.0
         ("die", 1, "its process died"),
         ("die", 0, "its process died"),
         ("raise", 1, "RuntimeError: the test's own fault"),
+        ("mistake", 1, "error: --data-path: one rank's own mistake"),
         ("hang", 1, "hangs in reliability/faulty_pretrain.py:"),
         ("stop", 0, "not heard from for 15 s"),
     ],
@@ -35,7 +36,8 @@ def test_a_broken_rank_ends_the_job_and_is_named(
     seconds = time.time() - float((tmp_path / "fault").read_text())
     assert code != 0
     assert len(facts(output)) == 1, output
-    assert facts(output)[0].startswith(f"pretrain_bert.py: rank {rank}, iteration 5: {cause}"), output
+    place = "" if kind == "mistake" else f"rank {rank}, iteration 5: "
+    assert facts(output)[0].startswith(f"pretrain_bert.py: {place}{cause}"), output
     assert seconds < SECONDS, f"{seconds:.0f} s"
     assert not run.left_over()
 
@@ -61,7 +63,8 @@ def test_a_run_that_is_asked_to_leave_saves_and_goes_on_bit_for_bit(
 ) -> None:
     straight, asked = tmp_path / "straight", tmp_path / "asked"
     assert Run(command(straight, 40, *TP2)).wait()[0] == 0
-    run = Run(command(asked, 40, *TP2, "--save-interval", "3"))
+    # Workers of the data get a scheduler's signals too.
+    run = Run(command(asked, 40, *TP2, "--save-interval", "3", "--num-workers", "1"))
     wait_for(asked / "save" / "iter_0000003", run)
     if to_all:
         run.process.send_signal(number)  # as a scheduler does, to torchrun, which hands it on

@@ -19,11 +19,14 @@ LARGEST_FILE = 500_000
 
 
 def small_disk(argv: list[str], place: Path, kept: Path) -> tuple[int, str]:
-    """A run in a mount namespace where `place` is a file system of 9 MB; what it holds at the end goes to `kept`."""
+    """A run in a mount namespace where `place` is a file system of 9 MB; what it holds at the end goes to `kept`.
+
+    Temporary files go there too.
+    """
     torchrun = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2 pretrain_bert.py"
     script = (
-        f"mount -t tmpfs -o size=9m tmpfs {place} || exit 99; {torchrun} {' '.join(argv)}; code=$?; "
-        f"cp -r {place} {kept}; exit $code"
+        f"mount -t tmpfs -o size=9m tmpfs {place} || exit 99; export TMPDIR={place}; "
+        f"{torchrun} {' '.join(argv)}; code=$?; cp -r {place} {kept}; exit $code"
     )
     done = subprocess.run(["unshare", "-rm", "bash", "-c", script], cwd=ROOT, text=True, capture_output=True)
     return done.returncode, done.stdout + done.stderr

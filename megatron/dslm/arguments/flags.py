@@ -83,6 +83,12 @@ def add_parallelism(parser: Parser, model: str) -> None:
     add("--overlap-grad-reduce", action="store_true", help="reduce gradients while backward runs")
     add("--overlap-param-gather", action="store_true", help="gather parameters while forward runs")
     add("--distributed-timeout-minutes", type=float, default=10.0)
+    add(
+        "--hang-timeout-seconds",
+        type=float,
+        default=20.0,
+        help="end a job of several ranks when none got on for so long, and for five times the longest; 0 never does",
+    )
     add("--recompute-granularity", choices=("full", "selective"), help="recompute activations in backward")
     add("--recompute-method", choices=("uniform", "block"))
     add("--recompute-num-layers", type=int)

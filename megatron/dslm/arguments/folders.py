@@ -14,7 +14,8 @@ _PROBE_BYTES = 1 << 16
 def check_folders(args: Namespace, written: tuple[str, ...]) -> None:
     """Refuses folders that could not be read from or written to, by their arguments' names.
 
-    A run that torchrun starts again (--max-restarts) goes on from its own --save where that holds a checkpoint.
+    A run that torchrun may start again (--max-restarts) goes on from its own --save where that holds a checkpoint. How
+    often it was started is not asked: torchrun counts by machine.
 
     Raises:
         ValueError: the flag and the folder are named.
@@ -28,7 +29,7 @@ def check_folders(args: Namespace, written: tuple[str, ...]) -> None:
         if getattr(args, name) is not None:
             _require_writable(spelled(name), getattr(args, name))
     if args.save is not None and not _same_folder(args.save, args.load) and find_checkpoint(args.save, "--save"):
-        if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
+        if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) == 0:
             raise ValueError(
                 f"--save {args.save} holds a checkpoint: go on with it by --load {args.save}, or remove it"
             )

@@ -33,15 +33,15 @@ def parse_args(model: str, argv: Sequence[str] | None = None) -> argparse.Namesp
     parser = build_parser(model)
     args = parser.parse_args(argv)
     args.model = model
-    args.world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    args.rank = int(os.environ.get("RANK", "0"))
     try:
+        args.world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        args.rank = int(os.environ.get("RANK", "0"))
         validate(args)
         check_data_files(args)
         if args.pretrained_checkpoint is not None:
             free = () if args.depth_scheme == "dslm" else FREE
             check_against_pretrained(args, pretrained_arguments(args.pretrained_checkpoint, model), free)
         check_loaded(args)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
     return args

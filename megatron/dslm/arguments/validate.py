@@ -55,6 +55,7 @@ _NOT_NEGATIVE = {
     "clip_grad",
     "sgd_momentum",
     "seed",
+    "hang_timeout_seconds",
 }
 _PROBABILITIES = {"attention_dropout", "hidden_dropout", "adam_beta1", "adam_beta2", "mask_prob", "short_seq_prob"}
 

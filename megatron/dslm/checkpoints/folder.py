@@ -3,6 +3,7 @@
 Read without torch, so that a wrong folder is refused before anything heavy is imported.
 """
 
+import itertools
 import os
 import re
 import secrets
@@ -75,7 +76,7 @@ def publish_folder(aside: str, root: str, iteration: int) -> str:
     """
     folder = iteration_folder(root, iteration)
     sync_folder(aside)
-    discard(folder)
+    before = _put_away(folder)
     os.rename(aside, folder)
     sync_folder(root)
     tracker = os.path.join(root, TRACKER)
@@ -83,13 +84,16 @@ def publish_folder(aside: str, root: str, iteration: int) -> str:
     write_synced(fresh, str(iteration))
     os.replace(fresh, tracker)
     sync_folder(root)
+    if before is not None:
+        _remove(before)
     return folder
 
 
 def prune(root: str, iteration: int, keep: int) -> None:
-    """Leaves the newest `keep` checkpoints up to `iteration`: later ones are of a run that was begun again."""
+    """Leaves the newest `keep` whole checkpoints up to `iteration`: later ones are of a run that was begun again."""
     saved = saved_iterations(root)
-    kept = [one for one in saved if one <= iteration][:keep]
+    whole = (one for one in saved if one <= iteration and check_sizes(iteration_folder(root, one)) is None)
+    kept = list(itertools.islice(whole, keep))
     for number in saved:
         if number not in kept:
             discard(iteration_folder(root, number))
@@ -97,11 +101,17 @@ def prune(root: str, iteration: int, keep: int) -> None:
 
 def discard(folder: str) -> None:
     """Takes a checkpoint away, at once for whoever looks. A link is removed, not followed."""
+    away = _put_away(folder)
+    if away is not None:
+        _remove(away)
+
+
+def _put_away(folder: str) -> str | None:
     if not os.path.lexists(folder):
-        return
+        return None
     away = f"{folder}.removed-{secrets.token_hex(4)}"
     os.rename(folder, away)
-    _remove(away)
+    return away
 
 
 def _remove(path: str) -> None:

@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.core import CheckpointingException
 from megatron.core.dist_checkpointing.mapping import ShardedTensor
@@ -17,10 +18,16 @@ from megatron.dslm.checkpoints.folder import iteration_folder, none_complete, sa
 from megatron.dslm.checkpoints.manifest import check_digests, check_sizes, read_manifest
 from megatron.dslm.checkpoints.record import LAYOUT, check_architecture, check_continuation, read_arguments
 from megatron.dslm.checkpoints.state import named_chunks, sharded_models, sharded_rng_state, sharded_state
+from megatron.dslm.faults.diagnosis import is_lost_connection
 from megatron.dslm.random_states import set_random_states
 from megatron.dslm.ranks import from_all_ranks, from_first_rank
 from megatron.dslm.training.step import Trainer
 
+# torch and pickle raise whatever a damaged or made-up file leads them to.
+_UNREADABLE = (
+    *(CheckpointException, CheckpointingException, pickle.UnpicklingError, OSError, EOFError, RuntimeError),
+    *(ValueError, LookupError, TypeError, AttributeError),
+)
 _BACKEND = {"sharded_backend": "torch_dist", "common_backend": "torch"}
 
 
@@ -59,8 +66,8 @@ def _first_problem(args: Namespace, folder: str) -> str | None:
 def load_checkpoint(args: Namespace, folder: str, trainer: Trainer) -> tuple[int, dict[str, Any]]:
     """Fills model, optimizer, schedule and RNG from a checkpoint of any layout; its iteration and the run's own values.
 
-    The RNG states of dropout belong to ranks: they are restored when the layout is the saved one, and
-    otherwise stay as seeded. All ranks call it.
+    The RNG states of dropout belong to ranks and devices: they are restored when the layout is the saved one on the
+    same kind of device, and otherwise stay as seeded. All ranks call it.
 
     Raises:
         ValueError: a checkpoint of another architecture or scheme (the flags that differ are named), or weights alone.
@@ -79,7 +86,7 @@ def load_checkpoint(args: Namespace, folder: str, trainer: Trainer) -> tuple[int
         chunk.load_state_dict(loaded[name])
     trainer.optimizer.load_state_dict(loaded["optimizer"])
     trainer.scheduler.load_state_dict(loaded["opt_param_scheduler"])
-    if same_layout:
+    if same_layout and ("cuda" in loaded["rng_state"]) == torch.cuda.is_available():
         set_random_states(loaded["rng_state"])
     return int(loaded["iteration"]), loaded.get("run", {})
 
@@ -143,7 +150,9 @@ def _reading(folder: str, flag: str, read: Callable[[], Any]) -> Any:
     safe_loading.install()
     try:
         return read()
-    except (CheckpointException, CheckpointingException, pickle.UnpicklingError, OSError, ValueError) as error:
+    except _UNREADABLE as error:
+        if is_lost_connection(error):
+            raise
         cause: BaseException = error
         if isinstance(error, CheckpointException) and error.failures:
             cause = next(iter(error.failures.values()))[0]

@@ -5,10 +5,14 @@ import json
 import os
 import stat
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 MANIFEST = "manifest.json"
+_NEEDED = ("arguments.json", "metadata.json")
+"""Read by name, so they must be plain files of the folder like all that the manifest names."""
 _BLOCK_BYTES = 1 << 20
+_FILES_AT_ONCE = 2
 
 
 def digest(path: str) -> dict[str, Any]:
@@ -39,6 +43,9 @@ def read_manifest(folder: str) -> dict[str, dict[str, Any]]:
         _check_regular(folder, MANIFEST)
         with open(os.path.join(folder, MANIFEST), encoding="utf-8") as file:
             files = json.load(file)["files"]
+        missing = [name for name in _NEEDED if name not in files]
+        if missing:
+            raise ValueError(f"does not name {', '.join(missing)}")
         for name, told in files.items():
             if os.path.basename(name) != name or name in ("", ".", ".."):
                 raise ValueError(f"names {name!r}, which is not a file in it")
@@ -46,6 +53,14 @@ def read_manifest(folder: str) -> dict[str, dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"its {MANIFEST} is missing or damaged ({error})") from None
     return dict(files)
+
+
+def require_sizes(folder: str, files: dict[str, dict[str, Any]]) -> None:
+    """Raises OSError where a file is not here in full length: other ranks wrote it to a disk of their own."""
+    for name, told in files.items():
+        path = os.path.join(folder, name)
+        if not os.path.isfile(path) or os.path.getsize(path) != told["bytes"]:
+            raise OSError(f"{path} is not here as it was written: --save must be a folder that all ranks share")
 
 
 def check_sizes(folder: str) -> str | None:
@@ -67,10 +82,12 @@ def check_sizes(folder: str) -> str | None:
 def check_digests(folder: str, names: Iterable[str]) -> str | None:
     """What is wrong with the content of these files of a checkpoint folder, None if nothing is."""
     try:
-        files = read_manifest(folder)
-        for name in names:
-            if digest(os.path.join(folder, name))["sha256"] != files[name]["sha256"]:
-                return f"its {name} does not agree with its checksum"
+        files, wanted = read_manifest(folder), list(names)
+        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+            found = pool.map(digest, [os.path.join(folder, name) for name in wanted])
+            for name, told in zip(wanted, found, strict=True):
+                if told["sha256"] != files[name]["sha256"]:
+                    return f"its {name} does not agree with its checksum"
     except (OSError, ValueError) as error:
         return str(error)
     return None

@@ -83,6 +83,8 @@ def read_arguments(folder: str, flag: str = "--load") -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             saved = json.load(file)
+        if not isinstance(saved, dict):
+            raise ValueError("not an object")
     except (OSError, ValueError) as error:
         raise ValueError(f"{flag}: {path} cannot be read: {error}") from None
     missing = [name for name in (*ARCHITECTURE, *SCHEME, "vocab_size", "iteration") if name not in saved]

@@ -1,18 +1,21 @@
 """Saves by megatron-core's distributed checkpoints: written aside, synced, checksummed, made current by one rename."""
 
+import json
+import os
 import shutil
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from megatron.core import dist_checkpointing
-from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config
+from megatron.core.dist_checkpointing.core import CONFIG_FNAME, CheckpointingConfig
 from megatron.core.dist_checkpointing.strategies.async_utils import AsyncCallsQueue, AsyncRequest
 from torch.distributed.checkpoint.api import CheckpointException
 
 from megatron.dslm.checkpoints.folder import begin_folder, iteration_folder, publish_folder
-from megatron.dslm.checkpoints.manifest import write_manifest
+from megatron.dslm.checkpoints.manifest import require_sizes, write_manifest, write_synced
 from megatron.dslm.checkpoints.record import write_arguments
 from megatron.dslm.checkpoints.state import METADATA, sharded_models, sharded_rng_state, sharded_state
 from megatron.dslm.checkpoints.writer import CommonSave, Writer
@@ -108,17 +111,21 @@ class Save:
             for problem in (self._common.problem, self._writer.problem):
                 if problem is not None:
                     raise OSError(str(problem))
-            save_config(CheckpointingConfig(self._writer.backend, self._writer.version), self._aside)
+            config = CheckpointingConfig(self._writer.backend, self._writer.version)
+            write_synced(os.path.join(self._aside, CONFIG_FNAME), json.dumps(asdict(config)))
+            require_sizes(self._aside, digests)
             write_arguments(self._aside, self._args, self.iteration)
             write_manifest(self._aside, digests)
             publish_folder(self._aside, self._args.save, self.iteration)
 
         self._on_first_rank(complete)
+        self._writer.release()
 
     def _guarded(self, write: Callable[[], Any]) -> None:
         try:
             write()
         except (SaveError, CheckpointException) as error:
+            self._writer.release()
             if self._args.rank == 0:
                 shutil.rmtree(self._aside, ignore_errors=True)
             if isinstance(error, SaveError):

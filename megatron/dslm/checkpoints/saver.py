@@ -27,11 +27,17 @@ class Saver:
         self._saved = iteration
         self._pending: Save | None = None
 
-    def save(self, iteration: int, *, wait: bool) -> bool:
+    @property
+    def is_saving(self) -> bool:
+        """Whether a save is under way."""
+        return self._pending is not None
+
+    def save(self, iteration: int, *, wait: bool, evaluation_due: bool = False) -> bool:
         """Saves this iteration, if it is not saved yet; whether it is, or is about to be.
 
         Args:
             wait: until it is on the disk, whatever --async-save says: the run is about to leave.
+            evaluation_due: there was no time for the evaluation of this iteration, and who goes on has to do it.
         """
         args = self._args
         if args.save is None:
@@ -39,8 +45,9 @@ class Saver:
         self.poll(wait=True)
         if iteration == self._saved:
             return True
+        run = {**self._run_state(), "evaluation_due": evaluation_due}
         try:
-            save = Save(args, iteration, checkpoint_state(args, iteration, self._trainer, self._run_state()))
+            save = Save(args, iteration, checkpoint_state(args, iteration, self._trainer, run))
             if args.async_save and not wait:
                 save.start()
                 self._pending = save
@@ -76,7 +83,7 @@ class Saver:
         self._saved = save.iteration
         self._progress.say(f"saved {save.folder}")
         if self._args.keep_last is not None and self._args.rank == 0:
-            prune(self._args.save, save.iteration, self._args.keep_last)
+            self._progress.guarded(lambda: prune(self._args.save, save.iteration, self._args.keep_last))
 
     def _failed(self, iteration: int, error: SaveError) -> None:
         kept = f"the checkpoint of iteration {self._saved} is the last" if self._saved else "there is no earlier one"

@@ -52,7 +52,8 @@ def _offsets_without_padding(optimizer: Any) -> Iterator[None]:
     buffers = [buffer for one in optimizer.chained_optimizers for buffer in getattr(one, "buffers", [])]
     kept = [buffer.param_index_map for buffer in buffers]
     for buffer in buffers:
-        shifts, unpadded = {}, 0
+        shifts: dict[Any, int] = {}
+        unpadded = 0
         for bucket in buffer.buckets:
             shifts |= dict.fromkeys(bucket.params, bucket.offset - unpadded)
             unpadded += bucket.numel_unpadded

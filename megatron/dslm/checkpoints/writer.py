@@ -8,7 +8,6 @@ import os
 import pickle
 import queue
 import shutil
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -29,14 +28,15 @@ FILES_PER_RANK = 2
 
 
 class Results:
-    """Carries a writer's outcome to the rank: by a nameless file, for a pipe would fill and block a forked writer.
+    """Carries a writer's outcome to the rank, by shared memory: a pipe would fill and block a forked writer.
 
     Attributes:
         digests: size and SHA-256 by file name, once `get_nowait` was called.
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the save
+        # In memory, so that a full disk does not keep a writer from telling of it.
+        self._file = os.fdopen(os.memfd_create("results"), "w+b")
         self.digests: dict[str, dict[str, Any]] = {}
 
     def put(self, outcome: Any, digests: dict[str, dict[str, Any]]) -> None:
@@ -51,10 +51,10 @@ class Results:
             queue.Empty: the writer left none.
         """
         self._file.seek(0)
-        content = self._file.read()
-        if not content:
-            raise queue.Empty
-        outcome, self.digests = pickle.loads(content)
+        try:
+            outcome, self.digests = pickle.loads(self._file.read())
+        except (EOFError, pickle.UnpicklingError):
+            raise queue.Empty from None
         return outcome
 
 
@@ -70,17 +70,24 @@ class Writer(TorchDistSaveShardedStrategy):
         super().__init__("torch_dist", 1, thread_count=FILES_PER_RANK)
         self.results = Results()
         self.problem: OSError | None = None
+        self._writer: Any = None
         filesystem_async._get_write_results_queue = lambda: None
 
     def _get_save_and_finalize_callbacks(self, writer: Any, save_state_dict_ret: Any) -> AsyncRequest:
         request = super()._get_save_and_finalize_callbacks(writer, save_state_dict_ret)
-        writer.finish = partial(self._finish, writer.finish)
+        self._writer, writer.finish = writer, partial(self._finish, writer.finish)
         if not writer.write_buckets:
             return request
         writer.results_queue = self.results
         transforms = [writer.transforms] if hasattr(writer, "transforms") else []
         # The second argument is what `preload_fn` brings off the GPU.
         return request._replace(async_fn=_write, async_fn_args=(transforms, writer.write_buckets, self.results))
+
+    def release(self) -> None:
+        """Lets go of the tensors: writer and method hold each other, and the collector may be long in coming."""
+        if self._writer is not None:
+            self._writer.write_buckets = None
+            self._writer = None
 
     def _finish(self, finish: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         try:
@@ -106,7 +113,10 @@ def _write_file(transforms: list[Any], number: int, bucket: Any) -> tuple[Any, t
     FileSystemWriterAsync.write_preloaded_data(transforms, number, bucket, outcomes, count, use_fsync=True)
     _, outcome = outcomes.get_nowait()
     if isinstance(outcome, RuntimeError):  # torch's writer tells where it stood, not what the disk said
-        free = shutil.disk_usage(os.path.dirname(path)).free >> 20
+        try:
+            free = shutil.disk_usage(os.path.dirname(path)).free >> 20
+        except OSError as error:
+            return error, (name, None)
         outcome = OSError(f"{name} could not be written whole ({free:,} MB are free): full disk, quota or other limit")
     if isinstance(outcome, Exception):
         return outcome, (name, None)

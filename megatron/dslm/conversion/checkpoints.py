@@ -12,6 +12,7 @@ from megatron.dslm.arguments.layout import resolve_layout
 from megatron.dslm.arguments.parse import build_parser
 from megatron.dslm.arguments.validate import validate_model
 from megatron.dslm.checkpoints.folder import find_checkpoint
+from megatron.dslm.checkpoints.manifest import check_digests, read_manifest
 from megatron.dslm.checkpoints.record import read_arguments
 from megatron.dslm.conversion.classes import PARTS, check_class, default_class, labels
 from megatron.dslm.conversion.tokenizers import checked_tokenizer, folder_tokenizer, special_ids, tokenizer_files
@@ -41,6 +42,9 @@ def to_huggingface(
     folder = find_checkpoint(load)
     if folder is None:
         raise ValueError(f"--load {load} holds no checkpoint")
+    problem = check_digests(folder, read_manifest(folder))
+    if problem is not None:
+        raise ValueError(f"--load: {folder}: {problem}")
     saved = read_arguments(folder)
     tokenizer = checked_tokenizer(saved, vocab_file, merge_file)
     chosen = model_class or default_class(saved)

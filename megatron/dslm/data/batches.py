@@ -1,5 +1,6 @@
 """From datasets to micro-batches on this rank's device."""
 
+import signal
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -67,10 +68,17 @@ def load_batches(
             num_workers=workers,
             pin_memory=on_gpu,
             persistent_workers=workers > 0,
+            worker_init_fn=_ignore_signals,
             # Of its own: a loader draws a seed when it starts, and dropout must not depend on how often that is.
             generator=torch.Generator(),
         )
     )
+
+
+def _ignore_signals(_worker: int) -> None:
+    """A scheduler's signals go to workers too, which must not die of them while the last steps are taken."""
+    for one in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(one, signal.SIG_IGN)
 
 
 def next_batch(data_iterator: Iterator[Any], keys: Sequence[str]) -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
-"""Finds out which rank is to blame, and where in the code it is."""
+"""Finds out which rank is to blame, where in the code it is, and whether its process still lives."""
 
+import contextlib
+import os
 import socket
 import sys
 import threading
@@ -10,10 +12,19 @@ import psutil
 
 _WAITING = (
     "torch/distributed/",
+    "torch/autograd/graph.py",
+    "torch/cuda/",
     "megatron/core/pipeline_parallel/p2p_communication.py",
     "megatron/core/distributed/param_and_grad_buffer.py",
+    "megatron/core/optimizer/clip_grads.py",
+    "megatron/dslm/faults/stop.py",
 )
-"""Code in which a rank waits for another one."""
+"""Code in which a rank waits for another one, or for a device that does."""
+
+
+def own_identity() -> dict[str, Any]:
+    """What tells this process from all others: its machine, as far as processes can be seen, its number and age."""
+    return {"machine": _machine(), "pid": os.getpid(), "born": psutil.Process().create_time()}
 
 
 def main_thread_place() -> tuple[bool, str]:
@@ -31,26 +42,42 @@ def first_to_blame(beats: dict[int, dict[str, Any]]) -> tuple[int, dict[str, Any
     return min(beats.items(), key=lambda item: (item[1]["waits"], item[1]["beats"], item[0]))
 
 
-def is_gone(host: str, pid: int) -> bool:
+def is_here(identity: dict[str, Any]) -> bool:
+    """Whether a process can be seen from here."""
+    return bool(identity["machine"] == _machine())
+
+
+def is_gone(identity: dict[str, Any]) -> bool:
     """Whether a process of this machine has ended; False of another machine's, which cannot be seen from here."""
-    if host != socket.gethostname():
-        return False
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+    return is_here(identity) and _status(identity) in (None, psutil.STATUS_ZOMBIE)
+
+
+def is_stopped(identity: dict[str, Any]) -> bool:
+    """Whether a process of this machine is stopped by a signal."""
+    return is_here(identity) and _status(identity) in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
 
 
 def is_lost_connection(error: BaseException) -> bool:
-    """Whether an error only tells that another rank went away."""
-    if isinstance(error, torch_errors()):
+    """Whether an error may only tell that another rank went away."""
+    from torch.distributed import DistBackendError, DistNetworkError, DistStoreError
+
+    if isinstance(error, (DistBackendError, DistNetworkError, DistStoreError)):
         return True
     told = str(error).lower()
     return isinstance(error, RuntimeError) and any(part in told for part in ("connection", "peer", "socket", "nccl"))
 
 
-def torch_errors() -> tuple[type[BaseException], ...]:
-    """torch's own errors of communication."""
-    from torch.distributed import DistBackendError, DistNetworkError, DistStoreError
+def _status(identity: dict[str, Any]) -> str | None:
+    try:
+        process = psutil.Process(identity["pid"])
+        return process.status() if abs(process.create_time() - identity["born"]) < 1.0 else None
+    except psutil.NoSuchProcess:
+        return None
 
-    return DistBackendError, DistNetworkError, DistStoreError
+
+def _machine() -> str:
+    told = [socket.gethostname()]
+    for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
+        with contextlib.suppress(OSError):
+            told.append(os.readlink(path) if path.endswith("pid") else Path(path).read_text().strip())
+    return " ".join(told)

@@ -24,9 +24,9 @@ class Meeting:
     """
 
     def __init__(self, args: Namespace) -> None:
-        self._world = args.world_size
+        self._world, self._timeout = args.world_size, timedelta(minutes=args.distributed_timeout_minutes)
         self.store: torch.distributed.Store
-        timeout = timedelta(minutes=args.distributed_timeout_minutes)
+        timeout = self._timeout
         if self._world == 1:
             # One process needs no rendezvous, so none of its ports.
             self._name, self.store = "", torch.distributed.HashStore()
@@ -40,7 +40,8 @@ class Meeting:
         """The same store by a connection of its own, for a thread that must not wait for the main one."""
         if self._world == 1:
             return torch.distributed.HashStore()
-        own = torch.distributed.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+        address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        own = torch.distributed.TCPStore(*address, is_master=False, timeout=self._timeout)
         return torch.distributed.PrefixStore(f"{self._name}/watch", own)
 
 

@@ -38,8 +38,6 @@ class StopRequest:
 
     def close(self) -> None:
         """Takes the handlers off again."""
-        if self._under_way is not None:
-            self._under_way.wait()
         for one, handler in self._before.items():
             signal.signal(one, handler)
 

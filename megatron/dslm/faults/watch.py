@@ -5,7 +5,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import sys
 import threading
 import time
@@ -15,40 +14,44 @@ from typing import Any
 
 import torch
 
-from megatron.dslm.faults.diagnosis import first_to_blame, is_gone, main_thread_place
+from megatron.dslm.faults import diagnosis
 
 _BEAT_SECONDS = 1.0
 _SILENT_SECONDS = 15.0
-"""A rank whose thread was not heard from for so long is stopped, or its machine is gone."""
-_IDLE_SECONDS = 20.0
-_IDLE_STEPS = 5
-"""A run hangs when no rank got on for _IDLE_SECONDS, and for _IDLE_STEPS times its longest step."""
-_ABORT = "abort"
+"""A rank of another machine whose thread was not heard from for so long is cut off."""
+_BUSY_SECONDS = 600.0
+"""How long a rank that lives, or has not taken a step yet, may be silent: some C++ code holds Python for minutes."""
+_IDLE_BEATS = 5
+"""A run hangs when no rank got on for --hang-timeout-seconds, and for so many times the longest that it ever took."""
+_GRACE_SECONDS = 5.0
+"""What a rank has to end by itself once another one told why it cannot go on."""
+_ENDING = "ending"
 
 
 class Watch:
     """Tells the other ranks that this one lives and how far it is, and listens to them.
 
     All of it goes through the store that the ranks met in, so it works while collectives are stuck. Rank r listens to
-    rank r + 1, and rank 0 judges whether the run gets on.
+    rank r + 1, and rank 0 judges whether the run gets on. Why the job ends is told once, by whoever knows it first.
 
     Args:
         program: name of the entry point, in front of what is said.
         store: a connection that the main thread, which may block it, does not use.
 
     Attributes:
-        iteration: the step that is under way, 0 before the first.
+        iteration: the step that is under way; before the first, where the run goes on from.
     """
 
     def __init__(self, args: Namespace, program: str, store: torch.distributed.Store) -> None:
         self.iteration = 0
         self._rank, self._world, self._program = args.rank, args.world_size, program
-        self._store = store
-        self._beats, self._got_on, self._longest = 0, time.monotonic(), 0.0
-        self._step_begun: float | None = None
-        self._watched = False
+        self._limit = args.hang_timeout_seconds
+        self._hosts_store = self._rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        self._store, self._me = store, diagnosis.own_identity()
+        self._beats, self._steps, self._longest = 0, 0, 0.0
+        self._got_on = self._heard_at = time.monotonic()
         self._heard: dict[str, Any] | None = None
-        self._heard_at = self._got_on
+        self._watched = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="watch", daemon=True)
         self._store.set(f"beat/{self._rank}", json.dumps(self._own_beat()))
@@ -56,79 +59,105 @@ class Watch:
 
     def beat(self) -> None:
         """This rank got on."""
+        now = time.monotonic()
+        if self._watched:
+            self._longest = max(self._longest, now - self._got_on)
         self._beats += 1
-        self._got_on = time.monotonic()
+        self._got_on = now
 
     def step(self, iteration: int) -> None:
-        """A step begins; from the second one on the run is watched, for then it is known how long one takes."""
+        """A step begins; the run is watched from the second on, for the first one takes what later ones do not."""
         self.beat()
-        if self._step_begun is not None:
-            self._longest = max(self._longest, self._got_on - self._step_begun)
-            self._watched = True
-        self._step_begun = self._got_on
+        self._steps += 1
+        self._watched = self._steps > 1
         self.iteration = iteration
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """What takes its time inside (a save, the end of a run) is no hang."""
+        """What takes its time inside (a save) is no hang."""
         watched, self._watched = self._watched, False
-        yield
-        self.beat()
-        self._step_begun = None
-        self._watched = watched
+        try:
+            yield
+        finally:
+            self.beat()
+            self._watched = watched
 
     def rest(self) -> None:
         """Training is over: what follows may take its time."""
         self._watched = False
 
-    def stop(self) -> None:
-        """This rank ends in good order."""
-        self._ended.set()
-        self._thread.join()
+    def stop(self, *, failed: bool) -> None:
+        """This rank ends. Where it holds the store, it stays until the others have ended, or read why."""
         with contextlib.suppress(RuntimeError):
             self._store.set(f"beat/{self._rank}", json.dumps(None))
+            deadline = time.monotonic() + (_GRACE_SECONDS if failed else _BUSY_SECONDS)
+            while self._hosts_store and self._all_beats() and time.monotonic() < deadline:
+                time.sleep(_BEAT_SECONDS / 10)
+        self._ended.set()
+        self._thread.join(timeout=_GRACE_SECONDS)
 
-    def failed(self, cause: str) -> bool:
-        """Tells all ranks why this one cannot go on; whether it is the first to tell, and so the one to say it."""
-        line = f"{self._program}: rank {self._rank}, iteration {self.iteration}: {cause}"
-        with contextlib.suppress(RuntimeError):
-            if self._store.compare_set(_ABORT, "", line).decode() != line:
-                return False
-        _say(line)
-        return True
+    def tell(self, line: str, code: int, *, speaker: int | None = None) -> int:
+        """Says why the job ends unless another rank has; the exit code that holds.
 
-    def lost_connection(self) -> None:
-        """A collective broke, so another rank is gone or failed: waits until it is known which, and says it once."""
-        deadline = time.monotonic() + _SILENT_SECONDS
-        while time.monotonic() < deadline and not self._told():
-            for rank, beat in self._all_beats().items():
-                if rank != self._rank and is_gone(beat["host"], beat["pid"]):
-                    self._declare(rank, beat, "its process died")
-                    return
-            time.sleep(_BEAT_SECONDS / 4)
-        if not self._told():
-            self.failed("the connection to another rank broke")
+        Args:
+            speaker: the rank that says what all ranks find at the same time; the others give it a moment.
+        """
+        patience = time.monotonic() + (2 * _BEAT_SECONDS if speaker not in (None, self._rank) else 0.0)
+        try:
+            while time.monotonic() < patience and not self._told():
+                time.sleep(_BEAT_SECONDS / 10)
+            return self._end(f"{self._program}: {line}", code)
+        except RuntimeError:
+            _say(f"{self._program}: {line}")
+            return code
+
+    def failed(self, cause: str) -> int:
+        """`tell` of a rank that alone cannot go on."""
+        return self.tell(f"rank {self._rank}, iteration {self.iteration}: {cause}", 1)
+
+    def lost_connection(self, cause: str) -> int:
+        """A collective broke, so another rank is gone or failed: waits until it is known which. The exit code."""
+        deadline = time.monotonic() + _SILENT_SECONDS + 5 * _BEAT_SECONDS
+        try:
+            while time.monotonic() < deadline and not self._told():
+                for rank, beat in self._all_beats().items():
+                    if rank != self._rank and diagnosis.is_gone(beat):
+                        self._declare(rank, beat, "its process died")
+                time.sleep(_BEAT_SECONDS / 4)
+        except RuntimeError:
+            return self.failed(f"lost contact to the store, which rank 0 or torchrun holds: {cause}")
+        return self.failed(f"lost contact to another rank: {cause}")
 
     def _listen(self) -> None:
-        failures, last = 0, time.monotonic()
+        failures = 0
         while not self._ended.wait(_BEAT_SECONDS):
-            if time.monotonic() - last > 3 * _BEAT_SECONDS:
-                # This process itself was stopped, the laptop asleep: nobody is to blame.
-                self._heard_at = self._got_on = time.monotonic()
-            last = time.monotonic()
             try:
                 self._store.set(f"beat/{self._rank}", json.dumps(self._own_beat()))
-                if self._told() and not self._ended.wait(_BEAT_SECONDS):
-                    self._leave(self._store.get(_ABORT).decode())
+                self._leave_if_told()
                 self._listen_to((self._rank + 1) % self._world)
-                if self._rank == 0 and self._is_idle() and not self._told():
+                if self._rank == 0 and self._is_idle():
                     self._judge()
                 failures = 0
-            except RuntimeError as error:  # the store is torchrun's, or rank 0's
+            except RuntimeError:  # the store is torchrun's, or rank 0's
                 failures += 1
                 if failures == 3 and not self._ended.is_set():
-                    _say(f"{self._program}: rank {self._rank}, iteration {self.iteration}: no contact to the others")
-                    self._leave(str(error))
+                    _say(f"{self._program}: rank {self._rank}, iteration {self.iteration}: no contact to the store")
+                    _exit(1)
+            except Exception as error:  # a watch that fell asleep would look like a dead rank
+                _say(f"{self._program}: warning: watch of rank {self._rank}: {error!r}")
+
+    def _leave_if_told(self) -> None:
+        if not self._told():
+            return
+        told = json.loads(self._store.get(_ENDING))
+        blamed = told["blamed"]
+        if self._ended.wait(_BEAT_SECONDS if blamed else _GRACE_SECONDS):
+            return
+        if blamed and blamed["pid"] != self._me["pid"] and not diagnosis.is_gone(blamed):
+            with contextlib.suppress(OSError):
+                if diagnosis.is_here(blamed):  # stopped, it cannot end itself
+                    os.kill(blamed["pid"], signal.SIGKILL)
+        _exit(told["code"])
 
     def _listen_to(self, rank: int) -> None:
         beat = self._beat_of(rank)
@@ -136,53 +165,45 @@ class Watch:
             self._heard, self._heard_at = beat, time.monotonic()
         if beat is None:
             return  # not there yet, or gone in good order
-        if is_gone(beat["host"], beat["pid"]):
+        silent = time.monotonic() - self._heard_at
+        if diagnosis.is_gone(beat):
             self._declare(rank, beat, "its process died")
-        elif time.monotonic() - self._heard_at > _SILENT_SECONDS:
-            self._declare(rank, beat, f"not heard from for {_SILENT_SECONDS:.0f} s: stopped or cut off")
+        elif silent > _SILENT_SECONDS:
+            cut_off = diagnosis.is_stopped(beat) or (not diagnosis.is_here(beat) and self._steps > 1)
+            if cut_off or silent > _BUSY_SECONDS:
+                self._declare(rank, beat, f"not heard from for {silent:.0f} s: stopped or cut off")
 
     def _own_beat(self) -> dict[str, Any]:
         idle = time.monotonic() - self._got_on
-        waits, place = main_thread_place() if idle > _IDLE_SECONDS / 2 else (False, "")
-        return {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "iteration": self.iteration,
-            "beats": self._beats,
-            "time": time.time(),
-            "waits": waits,
-            "place": place,
-        }
+        waits, place = diagnosis.main_thread_place() if idle > self._limit / 2 else (False, "")
+        told = {"iteration": self.iteration, "beats": self._beats, "time": time.time(), "waits": waits, "place": place}
+        return {**self._me, **told}
 
     def _is_idle(self) -> bool:
-        limit = max(_IDLE_SECONDS, _IDLE_STEPS * self._longest)
-        return self._watched and time.monotonic() - self._got_on > limit
+        if not self._watched or self._world == 1 or not self._limit:
+            return False
+        return time.monotonic() - self._got_on > max(self._limit, _IDLE_BEATS * self._longest)
 
     def _judge(self) -> None:
         time.sleep(_BEAT_SECONDS)  # until all have told where they are
         if self._is_idle():
-            rank, beat = first_to_blame(self._all_beats())
+            rank, beat = diagnosis.first_to_blame(self._all_beats())
             self._declare(rank, beat, f"hangs in {beat['place'] or 'an unknown place'}")
 
     def _declare(self, rank: int, beat: dict[str, Any], what: str) -> None:
-        """Ends the job on account of a rank, unless that was done already."""
         # The ranks step together, and what it told last may be a second old.
-        line = f"{self._program}: rank {rank}, iteration {max(beat['iteration'], self.iteration)}: {what}"
-        told = json.dumps({"host": beat["host"], "pid": beat["pid"], "rank": rank, "by": secrets.token_hex(8)})
-        if self._store.compare_set(_ABORT, "", told).decode() == told:
-            _say(line)
+        iteration = max(beat["iteration"], self.iteration)
+        self._end(f"{self._program}: rank {rank}, iteration {iteration}: {what}", 1, blamed=beat)
 
-    def _leave(self, told: str) -> None:
-        """Ends this process, and on this machine the one to blame, which may be stopped and unable to."""
-        with contextlib.suppress(ValueError, KeyError, OSError):
-            blamed = json.loads(told)
-            if blamed["rank"] != self._rank and blamed["host"] == socket.gethostname():
-                os.kill(blamed["pid"], signal.SIGKILL)
-        sys.stdout.flush()
-        os._exit(1)
+    def _end(self, line: str, code: int, *, blamed: dict[str, Any] | None = None) -> int:
+        own = json.dumps({"code": code, "blamed": blamed, "by": secrets.token_hex(8)})
+        first = self._store.compare_set(_ENDING, "", own).decode()
+        if first == own:
+            _say(line)
+        return int(json.loads(first)["code"])
 
     def _told(self) -> bool:
-        return bool(self._store.check([_ABORT]))
+        return bool(self._store.check([_ENDING]))
 
     def _beat_of(self, rank: int) -> dict[str, Any] | None:
         key = f"beat/{rank}"
@@ -195,3 +216,8 @@ class Watch:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def _exit(code: int) -> None:
+    sys.stdout.flush()
+    os._exit(code)

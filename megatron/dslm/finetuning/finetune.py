@@ -7,7 +7,6 @@ from typing import Any
 
 from dslm_patches.schemes import WeightRole
 from megatron.dslm.checkpoints.load import load_checkpoint, newest_checkpoint
-from megatron.dslm.faults.watch import Watch
 from megatron.dslm.finetuning.dataset import EpochOrder, TaskDataset, training_batches
 from megatron.dslm.finetuning.judge import Judge
 from megatron.dslm.finetuning.keeping import Keeper
@@ -17,7 +16,7 @@ from megatron.dslm.models.build import build_chunks, wrap_chunks
 from megatron.dslm.models.classification import forward_step, model_provider
 from megatron.dslm.pretrained import load_pretrained, told
 from megatron.dslm.tasks import TASKS
-from megatron.dslm.training.launch import launch
+from megatron.dslm.training.launch import Job, launch
 from megatron.dslm.training.loop import Loop
 from megatron.dslm.training.optimization import build_optimizer, build_scheduler
 from megatron.dslm.training.step import Trainer
@@ -29,19 +28,19 @@ def finetune(args: Namespace) -> None:
 
     Leaves as `launch` says.
     """
-    launch(args, "finetune.py", lambda watch: _Run(args, watch).train())
+    launch(args, "finetune.py", lambda job: _Run(args, job).train())
 
 
 class _Run:
     """The parts of a run, and the loop over them."""
 
-    def __init__(self, args: Namespace, watch: Watch) -> None:
+    def __init__(self, args: Namespace, job: Job) -> None:
         self.args, self.task = args, TASKS[args.task]
         checkpoint = newest_checkpoint(args, args.load, "--load", print) if args.load else None
         chunks, scheme = build_chunks(args, model_provider(self.task), initialize=checkpoint is None)
         new = []
         if checkpoint is None and args.pretrained_checkpoint:
-            new = load_pretrained(chunks, args.pretrained_checkpoint, args.task)
+            new = load_pretrained(args, chunks, args.task)
         sizes = {name.removesuffix("_data"): sum(len(one) for _, one in of) for name, of in args.examples.items() if of}
         print_summary(args, chunks, scheme, [*body_roles(args), WeightRole.POOLER, WeightRole.BINARY_HEAD], sizes)
         chunks = wrap_chunks(args, chunks)
@@ -52,7 +51,7 @@ class _Run:
         self.progress = Progress(args, self.iteration, unit="samples", per_step=args.global_batch_size)
         self._say_where_it_starts(checkpoint, new)
         traces = TracedSteps(args, chunks, scheme, self.progress, self.iteration) if args.trace_interval else None
-        self.loop = Loop(args, self.trainer, self.progress, traces, watch, self.iteration, run)
+        self.loop = Loop(args, self.trainer, self.progress, traces, job, self.iteration, run)
         self.judge = Judge(args, self.task, self.trainer, self.progress, self.iteration)
         self.keeper = Keeper(args, self.trainer, self.progress, self.iteration)
 
@@ -82,6 +81,8 @@ class _Run:
         # Model and optimizer stay: the collector need not walk them again and again.
         gc.collect()
         gc.freeze()
+        if self.loop.evaluation_due:
+            self._evaluate()
         self.progress.start()
         leaving = False
         while not leaving:
@@ -89,12 +90,14 @@ class _Run:
             self.loop.step(self.iteration, iterators, partial(self._data_after, self.iteration - 1))
             asked = self.loop.asked_to_leave(self.iteration)
             done = self.iteration == args.train_iters
-            leaving = asked or done or bool(args.exit_interval and self.iteration % args.exit_interval == 0)
-            if asked:  # by someone who may not wait for more than this
-                self.loop.save(self.iteration, leaving=True)
-            if done or self._due(args.eval_interval, ends):
-                with self.progress.pause():
-                    self._evaluate()
+            leaving = done or bool(args.exit_interval and self.iteration % args.exit_interval == 0)
+            due = done or self._due(args.eval_interval, ends)
+            if asked and not done:  # by someone who may not wait for an evaluation
+                self.loop.save(self.iteration, leaving=True, evaluation_due=due)
+                break
+            if due:
+                self.loop.poll()
+                self._evaluate()
             if leaving or self._due(args.save_interval, ends):
                 self.loop.save(self.iteration, leaving=leaving)
 
@@ -106,9 +109,11 @@ class _Run:
         return self.iteration % interval == 0 if interval else self.iteration in ends
 
     def _evaluate(self) -> None:
-        score = self.judge.evaluate(self.iteration)
-        if self.keeper.is_best(self.iteration, score):
-            self.judge.keep()
+        with self.progress.pause():
+            score = self.judge.evaluate(self.iteration)
+        with self.loop.paused():
+            if self.keeper.is_best(self.iteration, score):
+                self.judge.keep()
 
     def _say_where_it_starts(self, checkpoint: str | None, new: list[str]) -> None:
         args = self.args

@@ -53,7 +53,8 @@ class Judge:
         if self._folder is None or not self._progress.speaks:
             return
         named = [(name, one.examples, self._logits[name]) for name, one in self._sets.items()]
-        write_predictions(self._folder / "predictions.jsonl", self._task, named)
+        path = self._folder / "predictions.jsonl"
+        self._progress.guarded(lambda: write_predictions(path, self._task, named))
         self._write({"best": self._history[-1]})
 
     def predict_tests(self) -> None:
@@ -89,10 +90,7 @@ class Judge:
     def _say(self, iteration: int, name: str, metrics: dict[str, float]) -> None:
         told = " | ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
         self._progress.say(f"{name} at iteration {iteration} (epoch {self._epoch(iteration):.2f}): {told}")
-        if self._progress.writer is not None:
-            for metric, value in metrics.items():
-                self._progress.writer.add_scalar(f"{name}/{metric}", value, iteration)
-            self._progress.writer.flush()
+        self._progress.scalars(name, metrics, iteration)
 
     def _kept_history(self, iteration: int) -> list[dict[str, Any]]:
         self._content: dict[str, Any] = {}
@@ -111,4 +109,5 @@ class Judge:
             merged = {**self._content.get(name, {}), **value} if name == "test" else value
             self._content[name] = merged
         self._content = {**self._content, **told, "history": self._history}
-        write_json(self._folder / "metrics.json", self._content)
+        path = self._folder / "metrics.json"
+        self._progress.guarded(lambda: write_json(path, self._content))

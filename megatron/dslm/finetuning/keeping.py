@@ -1,11 +1,12 @@
 """The weights of a fine-tuning run that evaluated best."""
 
+import math
 import os
 from argparse import Namespace
 from pathlib import Path
 
-from megatron.dslm.checkpoints.folder import find_checkpoint, prune
-from megatron.dslm.checkpoints.load import load_weights
+from megatron.dslm.checkpoints.folder import prune
+from megatron.dslm.checkpoints.load import load_weights, newest_checkpoint
 from megatron.dslm.checkpoints.save import SaveError, save_weights
 from megatron.dslm.finetuning.outputs import write_json
 from megatron.dslm.logging.progress import Progress
@@ -29,7 +30,7 @@ class Keeper:
 
     def is_best(self, iteration: int, score: float | None) -> bool:
         """Whether a score is above all before; saves the weights if so."""
-        if score is None or (self._best is not None and score <= self._best):
+        if score is None or not math.isfinite(score) or (self._best is not None and score <= self._best):
             return False
         if self._folder is not None:
             try:
@@ -40,18 +41,18 @@ class Keeper:
         self._best = score
         if self._folder is not None:
             if self._args.rank == self._args.world_size - 1:
-                write_json(Path(self._path()), {"iteration": iteration, "score": score})
+                self._progress.guarded(lambda: write_json(Path(self._path()), {"iteration": iteration, "score": score}))
             if self._args.rank == 0:
-                prune(self._folder, iteration, 1)
+                self._progress.guarded(lambda: prune(self._args.save + "/best", iteration, 1))
         return True
 
     def load_best(self) -> str | None:
         """Puts the best weights of this run back into the model; their folder, None if it kept none."""
         if self._folder is None or self._best is None:
             return None
-        folder = find_checkpoint(self._folder)
+        folder = newest_checkpoint(self._args, self._folder, "--save", print)
         if folder is not None:
-            load_weights(self._trainer.chunks, folder)
+            load_weights(self._trainer.chunks, folder, "--save")
         return folder
 
     def _path(self) -> str:

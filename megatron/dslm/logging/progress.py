@@ -2,7 +2,7 @@
 
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -42,6 +42,25 @@ class Progress:
         if self.speaks:
             print(line, flush=True)
 
+    def guarded(self, write: Callable[[], object]) -> None:
+        """Writes what training does not depend on: where that fails, of a full disk say, it is said and left."""
+        try:
+            write()
+        except OSError as error:
+            print(f"warning: not written: {error}", flush=True)
+
+    def scalars(self, group: str, values: dict[str, float], iteration: int) -> None:
+        """Points of TensorBoard's curves, by name below `group`. A folder that cannot be written to is said once."""
+        if self.writer is None:
+            return
+        try:
+            for name, value in values.items():
+                self.writer.add_scalar(f"{group}/{name}", value, iteration)
+            self.writer.flush()
+        except OSError as error:  # of any earlier point: a thread of its own writes them
+            self.writer = None
+            self.say(f"warning: iteration {iteration}: TensorBoard's curves are no longer written: {error}")
+
     def start(self) -> None:
         """Begins to time training."""
         self._begun = self._clock = time.perf_counter()
@@ -51,8 +70,10 @@ class Progress:
     def pause(self) -> Iterator[None]:
         """Time spent inside (evaluation, saving) is not counted as training."""
         begun = time.perf_counter()
-        yield
-        self._paused += time.perf_counter() - begun
+        try:
+            yield
+        finally:
+            self._paused += time.perf_counter() - begun
 
     def state_dict(self) -> dict[str, Any]:
         """What lies between two lines, on the rank that speaks."""
@@ -93,13 +114,8 @@ class Progress:
             f"| {seconds * 1000:.0f} ms | {speed:,.0f} {self._unit}/s | ETA {left}",
             flush=True,
         )
-        if self.writer is not None:
-            scalars = {**means, "grad norm": grad_norm, "learning rate": lr, f"{self._unit} per second": speed}
-            if skipped:
-                scalars["skipped iterations"] = skipped
-            for name, value in scalars.items():
-                self.writer.add_scalar(f"training/{name}", value, iteration)
-            self.writer.flush()
+        told_too = {"grad norm": grad_norm, "learning rate": lr, f"{self._unit} per second": speed}
+        self.scalars("training", means | told_too | ({"skipped iterations": skipped} if skipped else {}), iteration)
         self._sums.clear()
         self._counted = 0
         self._logged, self._clock, self._paused = iteration, now, 0.0
@@ -110,13 +126,9 @@ class Progress:
             return
         told = " | ".join(f"{name} {value:.4f}" for name, value in losses.items())
         print(f"{split} loss at iteration {iteration}: {sum(losses.values()):.4f} | {told}", flush=True)
-        if self.writer is not None:
-            for name, value in losses.items():
-                self.writer.add_scalar(f"{split}/{name}", value, iteration)
-            self.writer.add_scalar(f"{split}/loss", sum(losses.values()), iteration)
-            self.writer.flush()
+        self.scalars(split, {**losses, "loss": sum(losses.values())}, iteration)
 
     def close(self) -> None:
         """Closes TensorBoard's files."""
         if self.writer is not None:
-            self.writer.close()
+            self.guarded(self.writer.close)

@@ -1,18 +1,31 @@
 """From checked arguments to a run that ends on all ranks, and says in one line why it could not go on."""
 
+import os
 import sys
 import traceback
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
 
 from megatron.dslm.checkpoints.save import SaveError
 from megatron.dslm.faults.diagnosis import is_lost_connection
+from megatron.dslm.faults.stop import StopRequest
 from megatron.dslm.faults.watch import Watch
 from megatron.dslm.initialize import initialize, shut_down
 from megatron.dslm.training.step import NonFiniteError
 
 
-def launch(args: Namespace, program: str, train: Callable[[Watch], None]) -> None:
+@dataclass
+class Job:
+    """What connects a run to the rest of the job."""
+
+    watch: Watch
+    stop: StopRequest
+
+
+def launch(args: Namespace, program: str, train: Callable[[Job], None]) -> None:
     """Brings this rank up, runs `train`, and takes the process groups down.
 
     Exits with code 2 and one line when the data or the checkpoint does not fit the arguments; with code 1 and one line
@@ -22,30 +35,43 @@ def launch(args: Namespace, program: str, train: Callable[[Watch], None]) -> Non
     Args:
         program: name of the entry point, in front of that line.
     """
-    watch = Watch(args, program, initialize(args).another_connection())
     try:
-        train(watch)
-    except ValueError as error:
-        # All ranks check the same things and meet the same error: the first one says it.
-        _leave(f"{program}: error: {error}", code=2, speaks=args.rank == 0)
-    except (NonFiniteError, SaveError) as error:
-        # The last rank always holds the loss.
-        _leave(f"{program}: stopped: {error}", code=1, speaks=args.rank == args.world_size - 1)
-    except KeyboardInterrupt:
-        _leave(f"{program}: interrupted at iteration {watch.iteration}", code=130, speaks=args.rank == 0)
+        watch = Watch(args, program, initialize(args).another_connection())
     except Exception as error:
-        if is_lost_connection(error):
-            watch.lost_connection()
-        else:
-            traceback.print_exc()
-            watch.failed(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
-        sys.exit(1)
+        mistake = isinstance(error, ValueError)
+        print(f"{program}: {'error' if mistake else f'rank {args.rank} at the start'}: {error}", file=sys.stderr)
+        sys.exit(2 if mistake else 1)
+    code = 0
+    stop = StopRequest()
+    try:
+        train(Job(watch, stop))
+    except BaseException as error:
+        code = _told(error, args, watch)
     finally:
-        watch.stop()
-        shut_down()
+        stop.close()
+        watch.stop(failed=code != 0)
+    if code and torch.cuda.is_available():
+        # Taking NCCL down would wait for kernels that wait for the other ranks.
+        sys.stdout.flush()
+        os._exit(code)
+    shut_down()
+    if code:
+        sys.exit(code)
 
 
-def _leave(line: str, *, code: int, speaks: bool) -> None:
-    if speaks:
-        print(line, file=sys.stderr, flush=True)
-    sys.exit(code)
+def _told(error: BaseException, args: Namespace, watch: Watch) -> int:
+    """Says why the run ends, unless another rank does; the exit code."""
+    told = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    if isinstance(error, ValueError):
+        # Most mistakes are found by all ranks; one that a single rank finds is told by that one.
+        return watch.tell(f"error: {error}", 2, speaker=0)
+    if isinstance(error, (NonFiniteError, SaveError)):
+        return watch.tell(f"stopped: {error}", 1, speaker=args.world_size - 1)
+    if isinstance(error, KeyboardInterrupt):
+        return watch.tell(f"interrupted at iteration {watch.iteration}", 130)
+    if isinstance(error, SystemExit):
+        return int(error.code or 0)
+    if is_lost_connection(error):
+        return watch.lost_connection(told)
+    traceback.print_exc()
+    return watch.failed(told)

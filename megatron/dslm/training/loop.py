@@ -4,13 +4,13 @@ import math
 import signal
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from megatron.dslm.checkpoints.save import SaveError
 from megatron.dslm.checkpoints.saver import Saver
-from megatron.dslm.faults.stop import StopRequest
-from megatron.dslm.faults.watch import Watch
 from megatron.dslm.logging.progress import Progress
+from megatron.dslm.training.launch import Job
 from megatron.dslm.training.step import NonFiniteError, Trainer
 from megatron.dslm.training.traced_steps import TracedSteps
 
@@ -24,6 +24,9 @@ class Loop:
     Args:
         iteration: where the run goes on from.
         run: of `load_checkpoint`: what the run that saved had in hand; {} at the start.
+
+    Attributes:
+        evaluation_due: the run was asked to leave before it evaluated where it goes on from.
     """
 
     def __init__(
@@ -32,15 +35,17 @@ class Loop:
         trainer: Trainer,
         progress: Progress,
         traces: TracedSteps | None,
-        watch: Watch,
+        job: Job,
         iteration: int,
         run: dict[str, Any],
     ) -> None:
-        self._args, self._trainer, self._progress, self._traces, self._watch = args, trainer, progress, traces, watch
-        self.saver = Saver(args, trainer, progress, traces, iteration)
-        self._stop = StopRequest()
+        self._args, self._trainer, self._progress, self._traces = args, trainer, progress, traces
+        self._watch, self._stop = job.watch, job.stop
+        self._saver = Saver(args, trainer, progress, traces, iteration)
         self._in_a_row = 0
-        trainer.beat = watch.beat
+        self.evaluation_due = bool(run.get("evaluation_due"))
+        self._watch.iteration = iteration
+        trainer.beat = self._watch.beat
         trainer.skipped = run.get("skipped", 0)
         if run:
             progress.load_state_dict(run["progress"])
@@ -57,7 +62,14 @@ class Loop:
             NonFiniteError: the loss, the gradient norm or a traced tensor is not finite, and the run is to stop then.
         """
         self._watch.step(iteration)
-        self.saver.poll()
+        self.poll()
+        try:
+            self._step(iteration, iterators, again)
+        except NonFiniteError:
+            self.poll(wait=True)  # what was being written is of a good step
+            raise
+
+    def _step(self, iteration: int, iterators: list[Iterator[Any]], again: Callable[[], list[Iterator[Any]]]) -> None:
         trainer = self._trainer
         due = self._traces if self._traces is not None and self._traces.start(iteration) else None
         losses, grad_norm = trainer.step(iterators, due.gradients_ready if due else None)
@@ -78,21 +90,33 @@ class Loop:
             self._progress.say(f"{signal.Signals(number).name} received: leaving after iteration {iteration}")
         return bool(number)
 
-    def save(self, iteration: int, *, leaving: bool) -> None:
+    def save(self, iteration: int, *, leaving: bool, evaluation_due: bool = False) -> None:
         """Saves if --save says where; on the disk when this returns if the run is leaving.
 
         Raises:
             SaveError: it cannot be saved, and the run is leaving.
         """
+        with self.paused():
+            saved = self._saver.save(iteration, wait=leaving, evaluation_due=evaluation_due)
+        if leaving and not saved:
+            raise SaveError(f"iteration {iteration} could not be saved to --save {self._args.save}")
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done inside counts neither as training nor as a hang."""
         with self._progress.pause(), self._watch.pause():
-            if not self.saver.save(iteration, wait=leaving) and leaving:
-                raise SaveError(f"iteration {iteration} could not be saved to --save {self._args.save}")
+            yield
+
+    def poll(self, *, wait: bool = False) -> None:
+        """Looks after a save that is under way."""
+        if self._saver.is_saving:
+            with self._watch.pause():
+                self._saver.poll(wait=wait)
 
     def close(self) -> None:
         """The steps are over: waits for the last save."""
         self._watch.rest()
-        self.saver.poll(wait=True)
-        self._stop.close()
+        self._saver.poll(wait=True)
 
     def _not_finite(
         self, iteration: int, losses: dict[str, float], grad_norm: float, again: Callable[[], list[Iterator[Any]]]

@@ -10,12 +10,11 @@ from typing import Any
 from megatron.dslm.checkpoints.load import load_checkpoint, newest_checkpoint
 from megatron.dslm.data.batches import batch_iterator
 from megatron.dslm.data.datasets import build_datasets
-from megatron.dslm.faults.watch import Watch
 from megatron.dslm.logging.progress import Progress
 from megatron.dslm.logging.summary import model_roles, print_summary
 from megatron.dslm.models.build import build_chunks, wrap_chunks
 from megatron.dslm.pretrained import load_pretrained, told
-from megatron.dslm.training.launch import launch
+from megatron.dslm.training.launch import Job, launch
 from megatron.dslm.training.loop import Loop
 from megatron.dslm.training.optimization import build_optimizer, build_scheduler
 from megatron.dslm.training.step import Trainer
@@ -27,20 +26,20 @@ def pretrain(args: Namespace, model: ModuleType) -> None:
 
     Leaves as `launch` says.
     """
-    launch(args, f"pretrain_{args.model}.py", lambda watch: _Run(args, model, watch).train())
+    launch(args, f"pretrain_{args.model}.py", lambda job: _Run(args, model, job).train())
 
 
 class _Run:
     """The parts of a run, and the loop over them."""
 
-    def __init__(self, args: Namespace, model: ModuleType, watch: Watch) -> None:
+    def __init__(self, args: Namespace, model: ModuleType, job: Job) -> None:
         self.args = args
         self.train_set, self.valid_set, self.test_set = build_datasets(args, model.dataset(args))
         checkpoint = newest_checkpoint(args, args.load, "--load", print) if args.load else None
         chunks, scheme = build_chunks(args, model.provide_model, initialize=checkpoint is None)
         new: list[str] = []
         if checkpoint is None and args.pretrained_checkpoint:
-            new = load_pretrained(chunks, args.pretrained_checkpoint, None)
+            new = load_pretrained(args, chunks, None)
         sets = {"train": self.train_set, "validation": self.valid_set, "test": self.test_set}
         samples = {name: len(one) for name, one in sets.items() if one is not None}
         print_summary(args, chunks, scheme, model_roles(args), samples)
@@ -56,7 +55,7 @@ class _Run:
         elif args.load:
             self.progress.say(f"no checkpoint in {args.load}: starting anew")
         traces = TracedSteps(args, chunks, scheme, self.progress, self.iteration) if args.trace_interval else None
-        self.loop = Loop(args, self.trainer, self.progress, traces, watch, self.iteration, run)
+        self.loop = Loop(args, self.trainer, self.progress, traces, job, self.iteration, run)
 
     def train(self) -> None:
         """Trains from where the run stands to --train-iters, to an --exit-interval, or until asked to leave."""
@@ -70,7 +69,7 @@ class _Run:
 
     def _train(self) -> None:
         args = self.args
-        if self.iteration == 0:
+        if self.iteration == 0 or self.loop.evaluation_due:
             self._evaluate(self.valid_set, "validation")
         iterators = self._data_after(self.iteration)
         # Model and optimizer stay: the collector need not walk them again and again (a tenth of a 1000-layer step).
@@ -83,10 +82,13 @@ class _Run:
             self.loop.step(self.iteration, iterators, partial(self._data_after, self.iteration - 1))
             asked = self.loop.asked_to_leave(self.iteration)
             done = self.iteration == args.train_iters
-            leaving = asked or done or bool(args.exit_interval and self.iteration % args.exit_interval == 0)
-            if asked:  # by someone who may not wait for more than this
-                self.loop.save(self.iteration, leaving=True)
-            if done or self.iteration % args.eval_interval == 0:
+            leaving = done or bool(args.exit_interval and self.iteration % args.exit_interval == 0)
+            due = done or self.iteration % args.eval_interval == 0
+            if asked and not done:  # by someone who may not wait for an evaluation
+                self.loop.save(self.iteration, leaving=True, evaluation_due=due)
+                break
+            if due:
+                self.loop.poll()
                 self._evaluate(self.valid_set, "validation")
             if leaving or (args.save_interval and self.iteration % args.save_interval == 0):
                 self.loop.save(self.iteration, leaving=leaving)

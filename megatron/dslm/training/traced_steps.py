@@ -34,7 +34,7 @@ class TracedSteps:
     def __init__(
         self, args: Namespace, chunks: list[Any], scheme: DepthScheme, progress: Progress, iteration: int
     ) -> None:
-        self._args = args
+        self._args, self._progress = args, progress
         self._tracer = Tracer(chunks, args.trace_sites)
         self._limits = AlertLimits(args.trace_growth_limit, args.trace_correlation_limit)
         self._iteration = iteration
@@ -109,7 +109,8 @@ class TracedSteps:
     def _report(self, record: TraceRecord, found: list[Alert]) -> str:
         path = Path(self._args.trace_dir) / f"non_finite_{record.iteration:07d}.json"
         if self._output is not None:
-            self._output.report(record, found, path)
+            output = self._output
+            self._progress.guarded(lambda: output.report(record, found, path))
         first = next((alert.text for alert in found if alert.kind == NON_FINITE), "all traced tensors were finite")
         return f"{first}; report in {path}"
 
