@@ -57,12 +57,19 @@ def test_torchrun_goes_on_from_the_last_checkpoint_by_itself(corpus: None, tmp_p
     assert curves(broken) == curves(straight)
 
 
+@pytest.fixture(scope="module")
+def straight(corpus: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of 40 iterations that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("straight")
+    assert Run(command(folder, 40, *TP2)).wait()[0] == 0
+    return folder
+
+
 @pytest.mark.parametrize(("number", "to_all"), [(signal.SIGTERM, True), (signal.SIGUSR1, False)])
 def test_a_run_that_is_asked_to_leave_saves_and_goes_on_bit_for_bit(
-    corpus: None, tmp_path: Path, number: signal.Signals, to_all: bool
+    straight: Path, tmp_path: Path, number: signal.Signals, to_all: bool
 ) -> None:
-    straight, asked = tmp_path / "straight", tmp_path / "asked"
-    assert Run(command(straight, 40, *TP2)).wait()[0] == 0
+    asked = tmp_path / "asked"
     # Workers of the data get a scheduler's signals too.
     run = Run(command(asked, 40, *TP2, "--save-interval", "3", "--num-workers", "1"))
     wait_for(asked / "save" / "iter_0000003", run)

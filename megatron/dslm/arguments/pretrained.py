@@ -34,8 +34,8 @@ def pretrained_arguments(folder: str, model: str) -> dict[str, Any]:
             raise ValueError(f"{FLAG} {folder} is a Hugging Face folder: pip install 'dslm-megatron[hf]' to read it")
         from megatron.dslm.huggingface import hf_arguments  # which itself needs this package
 
-        weight_files(folder, FLAG)
         saved = hf_arguments(folder, FLAG)
+        weight_files(folder, FLAG)
         if not os.path.isfile(os.path.join(folder, "tokenizer_config.json")) and saved["tokenizer_sha256"] is None:
             del saved["tokenizer_type"]  # a guess
         vocabulary = os.path.join(folder, "vocab.txt")
