@@ -62,6 +62,8 @@ class Tracer:
         self._weights = WeightSums(chunks, self._num_layers) if "weights" in sites else None
         self._active = False
         self._scale = 1.0
+        # A model may leave positions out of its head; where the head is measured, it must not.
+        self._dense = [model for model in models if "head" in self._names and hasattr(model, "dense_head")]
         found = [probe for model in models for probe in probes(model, self._names)]
         self._handles = [self._hook(probe) for probe in found]
 
@@ -75,6 +77,8 @@ class Tracer:
             self._weights.start()
             self._weights.add_weights(keep=True)
         self._active = True
+        for model in self._dense:
+            model.dense_head = True
 
     def gradients_ready(self) -> None:
         """Takes the weights' gradients, between the backward pass and the optimizer's step."""
@@ -84,6 +88,8 @@ class Tracer:
     def collect(self, iteration: int = 0) -> TraceRecord:
         """Stops measuring; the statistics of all places, the same on all ranks. Call it on all ranks."""
         self._active = False
+        for model in self._dense:
+            model.dense_head = False
         self._add_token_squares()
         packed = [self._sums.flatten()]
         if self._weights is not None:

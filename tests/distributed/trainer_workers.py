@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import Any
 
 import torch
+from megatron.core.utils import unwrap_model
 
 from dslm_patches.tracing import Tracer
 from megatron.dslm.arguments import parse_args
@@ -12,6 +13,7 @@ from megatron.dslm.data.batches import batch_iterator
 from megatron.dslm.data.datasets import build_datasets
 from megatron.dslm.initialize import initialize_model_parallel
 from megatron.dslm.models.build import build_chunks, wrap_chunks
+from megatron.dslm.random_states import kept_random_states
 from megatron.dslm.training.optimization import build_optimizer, build_scheduler
 from megatron.dslm.training.step import Trainer
 
@@ -50,3 +52,24 @@ def forward_variances(argv: list[str], model: str, backward: bool = True) -> lis
         with torch.no_grad():
             trainer._run(iterators, forward_only=True)
     return tracer.collect().sites["layer"].activation.variance.tolist()
+
+
+def dense_and_labelled(argv: list[str]) -> dict[str, Any]:
+    """Losses and gradients of one step with BERT's head on all positions, and on the labelled ones; rows of each."""
+    args, trainer, iterators = make_trainer(argv, "bert")
+    batches = [[next(one) for _ in range(args.num_microbatches)] for one in iterators]
+    rows: list[int] = []
+    models = [unwrap_model(chunk) for chunk in trainer.chunks]
+    for model in models:
+        if model.post_process:
+            model.output_layer.register_forward_hook(lambda _m, _i, output: rows.append(output[0].shape[:2].numel()))
+    told = {}
+    for name, dense in (("dense", True), ("labelled", False)):
+        for model in models:
+            model.dense_head = dense
+        rows.clear()
+        with kept_random_states():
+            losses = trainer.gradients([iter(one) for one in batches])
+        grads = [one.main_grad.clone() for chunk in trainer.chunks for one in chunk.parameters()]
+        told[name] = (losses, grads, sum(rows))
+    return told

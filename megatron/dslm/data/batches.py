@@ -83,6 +83,10 @@ def _ignore_signals(_worker: int) -> None:
 
 def next_batch(data_iterator: Iterator[Any], keys: Sequence[str]) -> dict[str, Tensor]:
     """The next micro-batch's tensors of the given keys, each [micro batch, ...], on this rank's device."""
-    batch = next(data_iterator)
+    return to_device(next(data_iterator), keys)
+
+
+def to_device(batch: dict[str, Tensor], keys: Sequence[str]) -> dict[str, Tensor]:
+    """The tensors of the given keys on this rank's device."""
     device = torch.cuda.current_device()
     return {key: batch[key].to(device, non_blocking=True) for key in keys}

@@ -8,15 +8,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from megatron.core.datasets.bert_dataset import BERTMaskedWordPieceDataset, BERTMaskedWordPieceDatasetConfig
-from megatron.core.models.bert.bert_model import BertModel
 from megatron.core.transformer import TransformerConfig
+from megatron.core.utils import unwrap_model
 from torch import Tensor
 
 from dslm_patches.mcore import layer_spec
 from megatron.dslm.config import transformer_impl
-from megatron.dslm.data.batches import next_batch
+from megatron.dslm.data.batches import to_device
 from megatron.dslm.data.datasets import common_dataset_arguments
 from megatron.dslm.models.build import padded_vocab_size
+from megatron.dslm.models.labelled import LabelledBert, labelled, sequence_part
 
 _BATCH_KEYS = ("text", "types", "labels", "is_random", "loss_mask", "padding_mask")
 
@@ -28,10 +29,10 @@ def provide_model(
     pre_process: bool,
     post_process: bool,
     vp_stage: int | None,
-) -> BertModel:
-    """One chunk of megatron-core's BertModel."""
+) -> LabelledBert:
+    """One chunk of megatron-core's BertModel, its masked-LM head on the labelled positions alone."""
     binary_head = not args.bert_no_binary_head
-    return BertModel(
+    return LabelledBert(
         config=config,
         num_tokentypes=2 if binary_head else 0,
         transformer_layer_spec=layer_spec("bert", transformer_impl(args), args.norm_placement),
@@ -64,20 +65,16 @@ def dataset(args: Namespace) -> tuple[type, BERTMaskedWordPieceDatasetConfig]:
 
 def forward_step(data_iterator: Iterator[Any], model: Any) -> tuple[Tensor, Any]:
     """One micro-batch through this rank's chunk, in the form megatron-core's schedules call."""
-    batch = next_batch(data_iterator, _BATCH_KEYS)
-    output = model(
-        batch["text"],
-        batch["padding_mask"],
-        tokentype_ids=batch["types"] if _has_binary_head(model) else None,
-        lm_labels=batch["labels"],
-    )
+    host = next(data_iterator)
+    batch, bert = to_device(host, _BATCH_KEYS), unwrap_model(model)
+    types = batch["types"] if bert.add_binary_head else None
+    if bert.post_process and not bert.dense_head:
+        chosen = labelled(host["labels"], host["loss_mask"], *sequence_part(bert.config.sequence_parallel))
+        chosen = chosen.to(batch["text"].device)
+        output = model(batch["text"], batch["padding_mask"], tokentype_ids=types, labelled=chosen)
+        return output, partial(_loss, chosen.weights, batch["is_random"])
+    output = model(batch["text"], batch["padding_mask"], tokentype_ids=types, lm_labels=batch["labels"])
     return output, partial(_loss, batch["loss_mask"], batch["is_random"])
-
-
-def _has_binary_head(model: Any) -> bool:
-    while hasattr(model, "module"):
-        model = model.module
-    return model.add_binary_head
 
 
 def _loss(
