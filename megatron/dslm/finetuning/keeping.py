@@ -40,10 +40,11 @@ class Keeper:
                 return False
         self._best = score
         if self._folder is not None:
+            folder = self._folder
             if self._args.rank == self._args.world_size - 1:
                 self._progress.guarded(lambda: write_json(Path(self._path()), {"iteration": iteration, "score": score}))
             if self._args.rank == 0:
-                self._progress.guarded(lambda: prune(self._args.save + "/best", iteration, 1))
+                self._progress.guarded(lambda: prune(folder, iteration, 1))
         return True
 
     def load_best(self) -> str | None:
