@@ -1,4 +1,4 @@
-"""Imports run one way: theory <- schemes <- mcore; tracing and cpu alone; megatron.dslm on all; tools on top."""
+"""Imports run one way: theory <- schemes <- mcore -> kernels; tracing and cpu alone; megatron.dslm on all of them."""
 
 import ast
 import subprocess
@@ -14,7 +14,8 @@ ARROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "dslm_patches.theory": ((), ()),
     "dslm_patches.simulation": (("dslm_patches.theory",), ("torch",)),
     "dslm_patches.schemes": (("dslm_patches.theory",), ()),
-    "dslm_patches.mcore": (("dslm_patches.schemes", "dslm_patches.theory"), HEAVY),
+    "dslm_patches.kernels": ((), ("torch",)),
+    "dslm_patches.mcore": (("dslm_patches.kernels", "dslm_patches.schemes", "dslm_patches.theory"), HEAVY),
     "dslm_patches.tracing": ((), HEAVY),
     "dslm_patches.cpu": ((), HEAVY),
     "dslm_patches.hf": (("dslm_patches.schemes", "dslm_patches.theory", "dslm_patches.hf_folder"), ("torch",)),

@@ -124,6 +124,18 @@ def tensor_type_names() -> tuple[str, ...]:
     return replace_in_package("megatron.core", {f"torch.cuda.{name}": f"torch.{name}" for name in names})
 
 
+def gradient_scaling() -> tuple[str, ...]:
+    """Clipping without Apex copies every gradient twice to multiply it by a number."""
+
+    def scale_in_place(_chunk: int, _overflow: Any, tensors: Any, scale: float) -> None:
+        sources, targets = tensors
+        if any(source is not target for source, target in zip(sources, targets, strict=True)):
+            torch._foreach_copy_(targets, sources)
+        torch._foreach_mul_(targets, scale)
+
+    return _replace_all({"megatron.core.optimizer.clip_grads.multi_tensor_scale_impl": scale_in_place})
+
+
 def sequence_parallel_norm() -> tuple[str, ...]:
     """`WrappedTorchNorm`, the norm of local specs without Apex, refuses sequence parallelism; the final norm
     and the BERT head use it whatever the layer spec says."""
@@ -197,6 +209,7 @@ PATCHES: tuple[Callable[[], tuple[str, ...]], ...] = (
     rng_fork_warning,
     device_literals,
     tensor_type_names,
+    gradient_scaling,
     sequence_parallel_norm,
     distributed_optimizer_steps,
     async_checkpoint_writer,

@@ -6,6 +6,8 @@ import torch
 from megatron.core.jit import jit_fuser
 from torch import Tensor
 
+from dslm_patches.kernels import residual_add
+
 XWithBias = tuple[Tensor, Tensor | None]
 BiasDropoutAdd = Callable[[XWithBias, Tensor, float], Tensor]
 
@@ -16,6 +18,8 @@ def _scaled_add(
     x, bias = x_with_bias
     # As megatron-core does: an fp32 residual meeting a half-precision branch must not widen the stream.
     residual = residual if residual.dtype == x.dtype else residual.to(x.dtype)
+    if x.device.type == "cpu":
+        return residual_add(x, bias, residual, prob if training else 0.0, skip, branch)
     if bias is not None:
         x = x + bias
     x = torch.nn.functional.dropout(x, p=prob, training=training)

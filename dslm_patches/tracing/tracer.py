@@ -62,8 +62,9 @@ class Tracer:
         self._weights = WeightSums(chunks, self._num_layers) if "weights" in sites else None
         self._active = False
         self._scale = 1.0
-        # A model may leave positions out of its head; where the head is measured, it must not.
-        self._dense = [model for model in models if "head" in self._names and hasattr(model, "dense_head")]
+        # A module may skip what nobody looks at; where its site is measured, it must not.
+        modules = (module for model in models for module in model.modules())
+        self._skipping = [module for module in modules if getattr(module, "skips_site", None) in self._names]
         found = [probe for model in models for probe in probes(model, self._names)]
         self._handles = [self._hook(probe) for probe in found]
 
@@ -77,8 +78,8 @@ class Tracer:
             self._weights.start()
             self._weights.add_weights(keep=True)
         self._active = True
-        for model in self._dense:
-            model.dense_head = True
+        for module in self._skipping:
+            module.in_full = True
 
     def gradients_ready(self) -> None:
         """Takes the weights' gradients, between the backward pass and the optimizer's step."""
@@ -88,8 +89,8 @@ class Tracer:
     def collect(self, iteration: int = 0) -> TraceRecord:
         """Stops measuring; the statistics of all places, the same on all ranks. Call it on all ranks."""
         self._active = False
-        for model in self._dense:
-            model.dense_head = False
+        for module in self._skipping:
+            module.in_full = False
         self._add_token_squares()
         packed = [self._sums.flatten()]
         if self._weights is not None:

@@ -14,7 +14,8 @@ from megatron.dslm.faults.meeting import Meeting
 
 def initialize(args: Namespace) -> Meeting:
     """Brings this rank up: torch.distributed, megatron-core's process groups, micro-batches and RNG."""
-    dslm_patches.cpu.install()
+    if dslm_patches.cpu.install():
+        dslm_patches.cpu.keep_freed_memory()
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
         os.environ.setdefault(name, value)
     if torch.cuda.is_available():

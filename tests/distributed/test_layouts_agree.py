@@ -21,6 +21,8 @@ LAYOUTS = {
     "TP 2 x PP 2": (4, [*TP2, *PP2]),
     "DP 2": (2, []),
     "DP 2 distributed optimizer": (2, ["--use-distributed-optimizer"]),
+    "megatron-core's own operations": (1, ["--no-cpu-kernels"]),
+    "megatron-core's own operations, TP 2 + SP": (2, [*TP2, "--sequence-parallel", "--no-cpu-kernels"]),
 }
 MODELS = list(itertools.product(("bert", "gpt"), ("pre", "post"), ("megatron", "dslm")))
 VARIANTS = [

@@ -66,7 +66,7 @@ def dense_and_labelled(argv: list[str]) -> dict[str, Any]:
     told = {}
     for name, dense in (("dense", True), ("labelled", False)):
         for model in models:
-            model.dense_head = dense
+            model.in_full = dense
         rows.clear()
         with kept_random_states():
             losses = trainer.gradients([iter(one) for one in batches])

@@ -86,8 +86,8 @@ def by_hand(argv: list[str], model: str) -> dict[str, Any]:
     model_.embedding.register_forward_hook(keep("embeddings", 0))
     block.final_layernorm.register_forward_hook(keep("final_norm", len(layers) + 1))
     model_.output_layer.register_forward_hook(keep("head", len(layers) + 1))
-    if model == "bert":
-        model_.dense_head = True  # all positions, as the tracer makes it
+    for module in model_.modules():
+        module.in_full = hasattr(module, "skips_site")  # as the tracer makes it
     before = [{n: p.detach().double() for n, p in layer.named_parameters()} for layer in layers]
     before = [{n: p.clone() for n, p in weights.items()} for weights in before]
     gradients: list[dict[str, torch.Tensor]] = []

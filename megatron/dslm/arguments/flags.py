@@ -115,7 +115,13 @@ def add_training(parser: Parser, model: str) -> None:
     add("--adam-eps", type=float, default=1e-8)
     add("--sgd-momentum", type=float, default=0.9)
     add("--clip-grad", type=float, default=1.0, help="clip the global gradient norm to this; 0 clips nothing")
-    add("--bf16", action="store_true", help="bfloat16 with fp32 master weights (GPU)")
+    add("--bf16", action="store_true", help="bfloat16 with fp32 master weights and gradients")
+    add(
+        "--cpu-kernels",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="on CPU, operations written for it in place of megatron-core's own; nothing to a GPU",
+    )
     add(
         "--transformer-impl",
         choices=("local", "transformer_engine"),

@@ -10,7 +10,7 @@ from megatron.core.enums import ModelType
 from megatron.core.transformer import TransformerConfig
 from megatron.core.transformer.module import Float16Module, MegatronModule
 
-from dslm_patches.mcore import apply_scheme, model_shape
+from dslm_patches.mcore import apply_scheme, model_shape, use_cpu_kernels
 from dslm_patches.schemes import DepthScheme, build_scheme
 from megatron.dslm.arguments.shape import padded_size
 from megatron.dslm.config import ddp_config, transformer_config
@@ -61,6 +61,8 @@ def build_chunks(args: Namespace, provider: ModelProvider, *, initialize: bool =
     scheme = build_scheme(args.depth_scheme, shape, args.scheme_options)
     for chunk in chunks:
         apply_scheme(chunk, scheme, seed=args.seed, initialize=initialize)
+        if args.cpu_kernels and not torch.cuda.is_available():
+            use_cpu_kernels(chunk)
         chunk.to(torch.cuda.current_device())
     # torch's modules drew weights of their own when they were built: dropout begins the same whatever was built.
     seed_dropout(args.seed)

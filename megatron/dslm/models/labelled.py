@@ -52,12 +52,14 @@ class LabelledBert(BertModel):
     """megatron-core's BertModel with the head on chosen rows where `labelled` is given; otherwise on all positions.
 
     Attributes:
-        dense_head: give no `labelled`: set while the head's output over all positions is measured.
+        skips_site, in_full: the tracer's: it sets `in_full` while it measures the head, which asks for all positions.
     """
+
+    skips_site = "head"
+    in_full = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.dense_head = False
         self._rows: Tensor | None = None
         if self.post_process:
             self.lm_head.register_forward_pre_hook(self._choose, with_kwargs=True)

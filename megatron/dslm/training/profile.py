@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from dslm_patches.mcore import apply_scheme
+from dslm_patches.mcore import apply_scheme, use_cpu_kernels
 from dslm_patches.mcore.layer_stream import LayerStream
 from dslm_patches.schemes import DepthScheme, build_scheme
 from dslm_patches.tracing import Tracer
@@ -45,6 +45,8 @@ def run_profile(args: Namespace, model: Any, progress: Callable[[], None]) -> tu
     scheme = build_scheme(args.depth_scheme, shape_from_flags(args, args.tokenizer.vocab_size), args.scheme_options)
     chunk = _one_layer_model(args, model)
     apply_scheme(chunk, scheme, seed=args.seed)
+    if args.cpu_kernels and not torch.cuda.is_available():
+        use_cpu_kernels(chunk)
     device = torch.cuda.current_device()
     chunk.to(device)
     weights = WeightSums([chunk], args.num_layers) if "weights" in args.trace_sites else None
