@@ -13,7 +13,6 @@ scripts is that name without .bin.
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,26 +25,43 @@ from megatron.dslm.data.command_line import (
     positive_int,
     run_tool,
 )
+from megatron.dslm.data.compressed import COMPRESSED, STDIN
+from megatron.dslm.data.jsonl import BadLineError
 from megatron.dslm.data.tokenizer import TOKENIZER_TYPES
 
 if TYPE_CHECKING:
     from megatron.dslm.data.preprocess import Totals
 
 
+MOST_REPORTED = 100
+"""Bad lines that are named; all are counted."""
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = ToolArgumentParser("Tokenize JSON lines into megatron-core's indexed datasets.")
     group = parser.add_argument_group("input data")
-    group.add_argument("--input", nargs="+", required=True, help="JSON lines files, or globs of them")
+    group.add_argument(
+        "--input",
+        nargs="+",
+        required=True,
+        help="JSON lines files, plain, .gz or .zst, or globs of them; - is standard input",
+    )
     group.add_argument("--json-keys", nargs="+", default=["text"], help="keys to extract from each line")
     group.add_argument("--split-sentences", action="store_true", help="split documents into sentences (BERT, T5)")
     group.add_argument("--keep-newlines", action="store_true", help="keep newlines between sentences when splitting")
     group.add_argument(
         "--sentence-splitter",
-        choices=["nltk", "newline"],
-        default="nltk",
-        help="nltk: Punkt on each line; newline: a line is a sentence",
+        choices=["punkt", "nltk", "newline"],
+        default="punkt",
+        help="punkt: Punkt on each line; nltk: the same sentences by NLTK's own code, slowly; newline: a line is one",
     )
-    group.add_argument("--lang", default="english", help="language of the nltk splitter")
+    group.add_argument("--lang", default="english", help="language of Punkt")
+    group.add_argument(
+        "--on-bad-line",
+        choices=["halt", "skip"],
+        default="halt",
+        help="a line that is no JSON object with the keys: stop and write nothing, or leave it out and report it",
+    )
     group = parser.add_argument_group("tokenizer")
     group.add_argument("--tokenizer-type", choices=TOKENIZER_TYPES, required=True, help="which tokenizer")
     group.add_argument("--vocab-file", required=True, help="BERT's vocab.txt or GPT-2's encoder.json")
@@ -67,30 +83,30 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def make_reporter(total_bytes: int, log_interval: int) -> "Callable[[Totals], None]":
-    """A progress bar on a terminal; elsewhere Megatron-LM's progress lines."""
-    from tqdm import tqdm
+class Reporter:
+    """A progress bar on a terminal, elsewhere Megatron-LM's progress lines; and the first bad lines."""
 
-    if sys.stderr.isatty():
-        bar = tqdm(total=total_bytes, unit="B", unit_scale=True, desc="preprocess", leave=False)
+    def __init__(self, total_bytes: int | None, log_interval: int) -> None:
+        from tqdm import tqdm
 
-        def show_bar(totals: "Totals") -> None:
-            bar.set_postfix_str(f"{totals.num_documents / totals.seconds:.0f} documents/s", refresh=False)
-            bar.update(totals.num_bytes - bar.n)
-            if totals.num_bytes == total_bytes:
-                bar.close()
+        self._bar = tqdm(total=total_bytes, unit="B", unit_scale=True, desc="preprocess", leave=False, disable=None)
+        self._log_interval = self._next = log_interval
 
-        return show_bar
-
-    next_report = log_interval
-
-    def print_line(totals: "Totals") -> None:
-        nonlocal next_report
-        if totals.num_documents >= next_report:
-            next_report = totals.num_documents + log_interval
+    def __call__(self, totals: "Totals", bad: list[str]) -> None:
+        for told in bad[: max(0, MOST_REPORTED - totals.num_bad_lines + len(bad))]:
+            self._bar.write(f"warning: {told}; skipped", file=sys.stderr)
+        if not self._bar.disable:
+            self._bar.set_postfix_str(f"{totals.num_documents / totals.seconds:.0f} documents/s", refresh=False)
+            self._bar.update(totals.num_bytes - self._bar.n)
+        elif totals.num_documents >= self._next:
+            self._next = totals.num_documents + self._log_interval
             print(f"Processed {totals.num_documents} documents ({rates(totals)}).", file=sys.stderr)
 
-    return print_line
+    def close(self, totals: "Totals") -> None:
+        self._bar.close()
+        if totals.num_bad_lines:
+            more = ", the first above" if totals.num_bad_lines > MOST_REPORTED else ""
+            print(f"warning: {totals.num_bad_lines} bad lines were skipped{more}", file=sys.stderr)
 
 
 def rates(totals: "Totals") -> str:
@@ -113,9 +129,15 @@ def main() -> None:
         lang=args.lang,
         keep_newlines=args.keep_newlines,
         append_eod=args.append_eod,
+        skip_bad_lines=args.on_bad_line == "skip",
     )
-    reporter = make_reporter(sum(path.stat().st_size for path in inputs), args.log_interval)
-    totals = preprocess(inputs, args.output_prefix, options, args.workers, reporter)
+    unknown = any(path == STDIN or path.suffix in COMPRESSED for path in inputs)
+    reporter = Reporter(None if unknown else sum(path.stat().st_size for path in inputs), args.log_interval)
+    try:
+        totals = preprocess(inputs, args.output_prefix, options, args.workers, reporter)
+    except BadLineError as error:
+        raise ValueError(f"{error} (--on-bad-line skip leaves such lines out)") from error
+    reporter.close(totals)
     sequences = "sentences" if args.split_sentences else "sequences"
     print(
         f"{totals.num_documents} documents ({totals.num_empty} empty ones left out), {totals.num_sequences} "

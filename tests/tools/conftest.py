@@ -1,5 +1,6 @@
 """Runs a command-line tool inside the test process, as starting one costs seconds of imports."""
 
+import io
 import runpy
 import sys
 from collections.abc import Callable
@@ -26,11 +27,12 @@ class ToolResult(NamedTuple):
 
 @pytest.fixture
 def tool(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., ToolResult]:
-    """`tool(name, *arguments)` runs tools/name.py with these arguments."""
+    """`tool(name, *arguments, stdin=b"")` runs tools/name.py with these arguments."""
 
-    def run(name: str, *arguments: object) -> ToolResult:
+    def run(name: str, *arguments: object, stdin: bytes = b"") -> ToolResult:
         path = TOOLS / f"{name}.py"
         capfd.readouterr()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
         module = runpy.run_path(str(path), run_name="tool_under_test")
         with pytest.raises(SystemExit) as stop:

@@ -1,7 +1,9 @@
 """Indexed datasets read back by megatron-core against documents tokenized by hand."""
 
+import gzip
 import itertools
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,12 +12,14 @@ from typing import Any
 
 import numpy
 import pytest
+import zstandard
 from megatron.core.datasets.indexed_dataset import DType, IndexedDataset, IndexedDatasetBuilder
 
-from megatron.dslm.data.compact_builder import CompactIndexedDatasetBuilder
+from megatron.dslm.data.indexed_writer import IndexedDatasetWriter
 from megatron.dslm.data.sentences import build_sentence_splitter
 from megatron.dslm.data.tokenizer import Tokenizer, build_tokenizer
 from megatron.dslm.data.vocab_training import train_bpe, train_wordpiece
+from tests.corpus import FOLDER
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
@@ -152,40 +156,91 @@ def test_workers_and_globs_give_the_same_bytes(
     assert len(read(tmp_path / "out2_text_sentence")) == 1 + 1100 * 3
 
 
-def test_compact_builder_writes_what_megatron_core_writes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("vocab_size", [1000, 65_499, 65_500, 100_000])
+def test_the_writer_writes_what_megatron_core_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vocab_size: int
+) -> None:
+    monkeypatch.setattr("megatron.dslm.data.indexed_writer._BLOCK", 7)
     generator = numpy.random.default_rng(0)
-    for vocab_size in (1000, 100_000):
-        builders = [
-            CompactIndexedDatasetBuilder(str(tmp_path / "ours.bin"), vocab_size),
-            IndexedDatasetBuilder(str(tmp_path / "theirs.bin"), DType.optimal_dtype(vocab_size)),
-        ]
+    dtype = DType.optimal_dtype(vocab_size)
+    theirs = IndexedDatasetBuilder(str(tmp_path / "theirs.bin"), dtype)
+    with IndexedDatasetWriter(tmp_path / "ours.bin", tmp_path / "ours.idx", numpy.dtype(dtype).char) as ours:
         for _ in range(20):
-            lengths = generator.integers(1, 9, generator.integers(1, 5)).tolist()
-            tokens = generator.integers(0, vocab_size, sum(lengths))
-            for builder in builders:
-                builder.add_document(tokens, lengths)
-        for builder, name in zip(builders, ("ours", "theirs"), strict=True):
-            builder.finalize(str(tmp_path / f"{name}.idx"))
-        for suffix in ("bin", "idx"):
-            assert (tmp_path / f"ours.{suffix}").read_bytes() == (tmp_path / f"theirs.{suffix}").read_bytes()
+            documents = [generator.integers(1, 9, generator.integers(1, 5)).tolist() for _ in range(3)]
+            lengths = [length for document in documents for length in document]
+            tokens = generator.integers(0, vocab_size, sum(lengths)).astype(dtype)
+            ours.add(tokens.tobytes(), lengths, map(len, documents))
+            for document in documents:
+                theirs.add_document(tokens[: sum(document)], document)
+                tokens = tokens[sum(document) :]
+        ours.add(b"", [], [])
+        ours.finish()
+    theirs.finalize(str(tmp_path / "theirs.idx"))
+    for suffix in ("bin", "idx"):
+        assert (tmp_path / f"ours.{suffix}").read_bytes() == (tmp_path / f"theirs.{suffix}").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ours.bin", "ours.idx", "theirs.bin", "theirs.idx"]
 
 
 def test_sentence_splitters() -> None:
-    split = build_sentence_splitter("nltk")
-    for sentences in DOCUMENTS:
-        assert split(join(sentences)) == [sentence.strip() for sentence in sentences]
-    assert split(" \n\n ") == []
+    for name in ("punkt", "nltk"):
+        split = build_sentence_splitter(name)
+        for sentences in DOCUMENTS:
+            assert split(join(sentences)) == [sentence.strip() for sentence in sentences]
+        assert split(" \n\n ") == []
     assert build_sentence_splitter("newline")("One. Two.\n\n Three. ") == ["One. Two.", "Three."]
     with pytest.raises(ValueError, match=r"--lang klingon: no Punkt model; expected one of .*english"):
         build_sentence_splitter("nltk", "klingon")
     german = "Er kam z.B. gestern. Dann ging er."
-    assert build_sentence_splitter("nltk", "german")(german) == ["Er kam z.B. gestern.", "Dann ging er."]
+    assert build_sentence_splitter("punkt", "german")(german) == ["Er kam z.B. gestern.", "Dann ging er."]
+
+
+def test_punkt_is_nltks_to_the_letter(corpus: None) -> None:
+    """On real text, and on strings made of what its rules turn on."""
+    with open(FOLDER / "wikipedia.jsonl") as lines:
+        texts = [json.loads(line)["text"] for line in lines]
+    assert sum(map(len, texts)) > 2_000_000
+    draw = random.Random(4)
+    parts = [
+        *"..??!! ()[]{}\"\"''-,;:*`",
+        *"     \t\r\x0b",
+        "\u201d",
+        "\xa0",
+        "...",
+        ". . .",
+        "--",
+        "A.",
+        "b",
+        "Dr.",
+        "e.g.",
+    ]
+    parts += [
+        "1",
+        "3.5",
+        "-2.",
+        "U.S.",
+        "the",
+        "The",
+        "However,",
+        "well-known.",
+        "St.",
+        "\xe9t\xe9",
+        "I",
+        "p.m.",
+        "No.",
+        "_x.",
+    ]
+    texts += ["".join(draw.choices(parts, k=draw.randint(1, 40))) for _ in range(20_000)]
+    for lang, sample in (("english", texts), ("german", texts[-3000:]), ("french", texts[:20])):
+        ours, theirs = (build_sentence_splitter(name, lang) for name in ("punkt", "nltk"))
+        for text in sample:
+            assert ours(text) == theirs(text)
 
 
 def test_long_paragraphs_are_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     redos = pytest.importorskip("nltk.redos")
     monkeypatch.setattr(redos, "DEFAULT_TIMEOUT", 1e-6)
-    assert len(build_sentence_splitter("nltk")("It rained. " * 5000)) == 5000
+    for name in ("punkt", "nltk"):
+        assert len(build_sentence_splitter(name)("It rained. " * 5000)) == 5000
 
 
 def test_strange_json(tool: Callable[..., Any], flags: dict[str, list[Any]], gpt2: Tokenizer, tmp_path: Path) -> None:
@@ -194,6 +249,60 @@ def test_strange_json(tool: Callable[..., Any], flags: dict[str, list[Any]], gpt
     assert tool("preprocess_data", "--input", path, *flags["gpt"], "--output-prefix", tmp_path / "o").exit_code == 0
     texts = [gpt2.detokenize(document[0]) for document in read(tmp_path / "o_text_document")]
     assert texts == ["half a pair: \ufffd.", "a pair: \U0001f642"]
+
+
+@pytest.mark.parametrize("source", [".jsonl.gz", ".jsonl.zst", "-"])
+def test_compressed_and_standard_input(
+    tool: Callable[..., Any], files: Path, flags: dict[str, list[Any]], tmp_path: Path, source: str
+) -> None:
+    content = (files / "docs.jsonl").read_bytes()
+    compress = {".jsonl.gz": gzip.compress, ".jsonl.zst": zstandard.ZstdCompressor().compress, "-": bytes}[source]
+    path = tmp_path / f"docs{source}"
+    path.write_bytes(compress(content))
+    for name, given in (("plain", files / "docs.jsonl"), ("other", "-" if source == "-" else path)):
+        common = [*flags["bert"], "--split-sentences", "--output-prefix", tmp_path / name, "--workers", 2]
+        result = tool("preprocess_data", "--input", given, *common, stdin=content if given == "-" else b"")
+        assert result.exit_code == 0, result
+    for suffix in ("bin", "idx"):
+        plain, other = (tmp_path / f"{name}_text_sentence.{suffix}" for name in ("plain", "other"))
+        assert plain.read_bytes() == other.read_bytes()
+    if source != "-":
+        path.write_bytes(compress(content)[:-9])
+        result = tool("preprocess_data", "--input", path, *flags["bert"], "--output-prefix", tmp_path / "cut")
+        result.assert_user_error(path.name, "damaged")
+        assert not list(tmp_path.glob("*cut*"))
+
+
+def test_bad_lines_are_counted_and_named(tool: Callable[..., Any], flags: dict[str, list[Any]], tmp_path: Path) -> None:
+    good = b'{"text": "fine"}'
+    bad = {
+        2: (b'{"text": "cut', "not valid JSON"),
+        4: (b'{"title": "x"}', "key 'text' is missing"),
+        5: (b'{"text": 1}', "key 'text' is a int"),
+        6: (b'{"text": null}', "key 'text' is a NoneType"),
+        7: (b'{"text": "\xff"}', "utf-8"),
+        9: (b"[]", "a JSON list"),
+        10: (b'{"text": "' + b"a " * (25 << 20) + b'"}', "longer than 32 MiB"),
+        11: (b"[" * 100_000, "not valid JSON"),
+        12: (b"\x00\x00", "not valid JSON"),
+    }
+    lines = [bad.get(number, (b"" if number == 8 else good, ""))[0] for number in range(1, 15)]
+    path = tmp_path / "broken.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    common = ["--input", path, *flags["bert"], "--output-prefix", tmp_path / "out"]
+    halted = tool("preprocess_data", *common)
+    halted.assert_user_error("broken.jsonl:2", "not valid JSON", "--on-bad-line skip")
+    assert list(tmp_path.iterdir()) == [path]
+    for workers in (1, 2):
+        result = tool("preprocess_data", *common, "--on-bad-line", "skip", "--workers", workers)
+        assert result.exit_code == 0, result
+        warnings = [line for line in result.stderr.splitlines() if line.startswith("warning")]
+        assert len(warnings) == len(bad) + 1
+        for told, (number, (_, reason)) in zip(warnings, bad.items(), strict=False):
+            assert f"broken.jsonl:{number}: " in told
+            assert reason in told
+        assert "9 bad lines were skipped" in warnings[-1]
+        assert len(read(tmp_path / "out_text_document")) == 4
 
 
 @pytest.mark.parametrize(

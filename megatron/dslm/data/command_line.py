@@ -55,13 +55,17 @@ def default_workers() -> int:
 
 
 def expand_inputs(patterns: Sequence[str]) -> list[Path]:
-    """The files that --input names, in order, a glob's matches sorted.
+    """The files that --input names, in order, a glob's matches sorted; "-" is standard input.
 
     Raises:
         ValueError: a pattern that matches no file, or a file that is empty.
     """
     paths: list[Path] = []
+    if list(patterns) == ["-"]:
+        return [Path("-")]
     for pattern in patterns:
+        if pattern == "-":
+            raise ValueError("--input -: standard input cannot be read beside files")
         matches = [Path(pattern)] if os.path.exists(pattern) else [Path(m) for m in sorted(glob.glob(pattern))]
         if not matches:
             raise ValueError(f"--input {pattern}: no such file; expected a .jsonl file or a glob that matches some")

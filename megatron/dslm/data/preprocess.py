@@ -4,22 +4,17 @@ import contextlib
 import itertools
 import os
 import time
-import warnings
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy
 
 from megatron.dslm.data.command_line import atomic_outputs
+from megatron.dslm.data.indexed_writer import IndexedDatasetWriter
 from megatron.dslm.data.jsonl import LineChunk, parse_chunk, read_chunks
 from megatron.dslm.data.parallel import ordered_map
 from megatron.dslm.data.sentences import SentenceSplitter, build_sentence_splitter
 from megatron.dslm.data.tokenizer import Tokenizer, build_tokenizer
-
-if TYPE_CHECKING:
-    from megatron.dslm.data.compact_builder import CompactIndexedDatasetBuilder
 
 
 @dataclass(frozen=True)
@@ -31,22 +26,34 @@ class EncoderOptions:
     merge_file: str | None = None
     json_keys: tuple[str, ...] = ("text",)
     split_sentences: bool = False
-    sentence_splitter: str = "nltk"
+    sentence_splitter: str = "punkt"
     lang: str = "english"
     keep_newlines: bool = False
     append_eod: bool = False
+    skip_bad_lines: bool = False
 
 
 @dataclass
 class EncodedKey:
     """The documents of one chunk under one key, those without tokens left out."""
 
-    tokens: numpy.ndarray
-    """All tokens, document after document."""
-    sequence_lengths: list[list[int]]
-    """Tokens of each sequence (sentence, or whole document), by document."""
+    tokens: bytes
+    """All tokens, document after document, in the tokenizer's typecode."""
+    lengths: array
+    """Tokens of each sequence (sentence, or whole document)."""
+    documents: array
+    """Sequences of each document."""
     num_empty: int
     """Documents left out because nothing in them became a token."""
+
+
+@dataclass
+class EncodedChunk:
+    """A chunk's documents by key, and its bad lines, one message each."""
+
+    num_bytes: int
+    keys: list[EncodedKey]
+    bad: list[str]
 
 
 @dataclass
@@ -56,6 +63,7 @@ class Totals:
     num_bytes: int = 0
     num_documents: int = 0
     num_empty: int = 0
+    num_bad_lines: int = 0
     num_sequences: int = 0
     num_tokens: int = 0
     seconds: float = 0.0
@@ -71,30 +79,35 @@ class Encoder:
         if options.split_sentences:
             self.split = build_sentence_splitter(options.sentence_splitter, options.lang, options.keep_newlines)
 
-    def encode(self, chunk: LineChunk) -> tuple[int, dict[str, EncodedKey]]:
-        """The chunk's number of bytes, and its encoded documents by key."""
-        documents = list(parse_chunk(chunk, self.options.json_keys))
-        encoded = {
-            key: self._encode_texts([texts[i] for texts in documents]) for i, key in enumerate(self.options.json_keys)
-        }
-        return chunk.num_bytes, encoded
+    def encode(self, chunk: LineChunk) -> EncodedChunk:
+        """The chunk's documents, encoded.
+
+        Raises:
+            BadLineError: a bad line, unless they are skipped.
+        """
+        bad: list[str] = []
+        skipped = bad.append if self.options.skip_bad_lines else None
+        documents = list(parse_chunk(chunk, self.options.json_keys, skipped))
+        keys = [self._encode_texts([texts[i] for texts in documents]) for i in range(len(self.options.json_keys))]
+        return EncodedChunk(chunk.num_bytes, keys, bad)
 
     def _encode_texts(self, texts: Sequence[str]) -> EncodedKey:
         sentences_by_document = [self.split(text) for text in texts]
         # one call a chunk: a call a sentence would spend more time between Python and Rust than tokenizing
-        ids = iter(self.tokenizer.tokenize_batch([s for sentences in sentences_by_document for s in sentences]))
-        tokens: list[int] = []
-        sequence_lengths: list[list[int]] = []
+        packed = iter(self.tokenizer.pack_batch([s for sentences in sentences_by_document for s in sentences]))
+        end = array(self.tokenizer.typecode, [self.tokenizer.eod] if self.options.append_eod else []).tobytes()
+        size = array(self.tokenizer.typecode).itemsize
+        tokens: list[bytes] = []
+        lengths, documents = array("i"), array("i")
         for sentences in sentences_by_document:
-            sequences = [sequence for sequence in (next(ids) for _ in sentences) if sequence]
+            sequences = [sequence for sequence in itertools.islice(packed, len(sentences)) if sequence]
             if not sequences:
                 continue
-            if self.options.append_eod:
-                sequences[-1].append(self.tokenizer.eod)
-            for sequence in sequences:
-                tokens.extend(sequence)
-            sequence_lengths.append([len(sequence) for sequence in sequences])
-        return EncodedKey(numpy.array(tokens, dtype=numpy.int32), sequence_lengths, len(texts) - len(sequence_lengths))
+            sequences[-1] += end
+            tokens += sequences
+            lengths.extend(len(sequence) // size for sequence in sequences)
+            documents.append(len(sequences))
+        return EncodedKey(b"".join(tokens), lengths, documents, len(texts) - len(documents))
 
 
 _encoder: Encoder | None = None
@@ -107,7 +120,7 @@ def _start_encoder(options: EncoderOptions) -> None:
     _encoder = Encoder(options)
 
 
-def _encode(chunk: LineChunk) -> tuple[int, dict[str, EncodedKey]]:
+def _encode(chunk: LineChunk) -> EncodedChunk:
     assert _encoder is not None
     return _encoder.encode(chunk)
 
@@ -123,59 +136,47 @@ def preprocess(
     output_prefix: str,
     options: EncoderOptions,
     workers: int,
-    report: Callable[[Totals], None] = lambda totals: None,
+    report: Callable[[Totals, list[str]], None] = lambda totals, bad: None,
 ) -> Totals:
     """Writes an indexed dataset per key, all of them or none.
 
     Args:
-        inputs: files of JSON lines.
+        inputs: files of JSON lines, as `read_chunks` takes them.
         output_prefix: see `output_paths`.
         options: what to do with a document.
         workers: processes that tokenize; the output does not depend on it.
-        report: called with the totals so far after each chunk.
+        report: called after each chunk with the totals so far and the chunk's bad lines.
 
     Raises:
-        ValueError: a wrong vocabulary, option or input line, or inputs without any text.
+        ValueError: a wrong vocabulary or option, a bad line unless they are skipped, or inputs without any text.
     """
     start = time.perf_counter()
     # in this process too, so that a wrong option is reported before any worker starts
-    vocab_size = Encoder(options).tokenizer.vocab_size
+    typecode = Encoder(options).tokenizer.typecode
     paths = [path for key in options.json_keys for path in output_paths(output_prefix, key, options.split_sentences)]
     totals = Totals()
     chunks = ordered_map(_encode, read_chunks(inputs), workers, _start_encoder, (options,))
-    with atomic_outputs(*paths) as temporary, contextlib.closing(chunks):
-        first = list(itertools.islice(chunks, 1))
-        # after the first chunk: importing megatron-core takes seconds, in which the workers have begun
-        builders = _make_builders(temporary[::2], vocab_size)
-        for num_bytes, encoded in itertools.chain(first, chunks):
-            totals.num_bytes += num_bytes
-            for builder, encoded_key in zip(builders, encoded.values(), strict=True):
-                _write(builder, encoded_key, totals)
+    with atomic_outputs(*paths) as temporary, contextlib.closing(chunks), contextlib.ExitStack() as stack:
+        pairs = zip(temporary[::2], temporary[1::2], strict=True)
+        writers = [stack.enter_context(IndexedDatasetWriter(*pair, typecode)) for pair in pairs]
+        for chunk in chunks:
+            for writer, encoded in zip(writers, chunk.keys, strict=True):
+                _write(writer, encoded, totals)
+            totals.num_bytes += chunk.num_bytes
+            totals.num_bad_lines += len(chunk.bad)
             totals.seconds = time.perf_counter() - start
-            report(totals)
-        for key, builder, index_path in zip(options.json_keys, builders, temporary[1::2], strict=True):
-            if not builder.sequence_lengths:
+            report(totals, chunk.bad)
+        for key, writer in zip(options.json_keys, writers, strict=True):
+            if not writer.num_sequences:
                 raise ValueError(f"--input: no text under key '{key}' in {len(inputs)} file(s); nothing to write")
-            builder.finalize(str(index_path))
+            writer.finish()
     totals.seconds = time.perf_counter() - start
     return totals
 
 
-def _write(builder: "CompactIndexedDatasetBuilder", encoded: EncodedKey, totals: Totals) -> None:
-    offset = 0
-    for lengths in encoded.sequence_lengths:
-        num_tokens = sum(lengths)
-        builder.add_document(encoded.tokens[offset : offset + num_tokens], lengths)
-        offset += num_tokens
-        totals.num_sequences += len(lengths)
-    totals.num_documents += len(encoded.sequence_lengths)
+def _write(writer: IndexedDatasetWriter, encoded: EncodedKey, totals: Totals) -> None:
+    writer.add(encoded.tokens, encoded.lengths, encoded.documents)
+    totals.num_documents += len(encoded.documents)
     totals.num_empty += encoded.num_empty
-    totals.num_tokens += offset
-
-
-def _make_builders(bin_paths: Sequence[Path], vocab_size: int) -> list["CompactIndexedDatasetBuilder"]:
-    with warnings.catch_warnings():
-        # megatron-core tells at import which GPU libraries it does not find; none is used here
-        warnings.simplefilter("ignore")
-        from megatron.dslm.data.compact_builder import CompactIndexedDatasetBuilder
-    return [CompactIndexedDatasetBuilder(str(path), vocab_size) for path in bin_paths]
+    totals.num_sequences += len(encoded.lengths)
+    totals.num_tokens += sum(encoded.lengths)
