@@ -3,7 +3,7 @@
     python benchmarks/startup.py [--quick]
 
 first_loss: seconds from the start of `python pretrain_bert.py` (one rank, BERT 12 x 256, the demo's Wikipedia, sample
-indices built already) to the line of the first iteration, whose step is in it; help: of `python pretrain_bert.py --help`.
+indices built already) to the line of the first iteration, whose step is in it; help: of `pretrain_bert.py --help`.
 Prints progress to standard error and one JSON line last.
 """
 

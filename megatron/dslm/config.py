@@ -21,6 +21,11 @@ def transformer_impl(args: Namespace) -> str:
     return "transformer_engine" if on_gpu else "local"
 
 
+def with_cpu_kernels(args: Namespace) -> bool:
+    """Whether the model computes by dslm_patches.kernels."""
+    return args.cpu_kernels and not torch.cuda.is_available()
+
+
 def transformer_config(args: Namespace) -> TransformerConfig:
     """The model's TransformerConfig. Weights are left to the depth scheme, which draws every one of them."""
     on_gpu = torch.cuda.is_available()

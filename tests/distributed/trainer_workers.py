@@ -41,6 +41,15 @@ def train(argv: list[str], model: str, steps: int) -> list[tuple[dict[str, float
     return [trainer.step(iterators) for _ in range(steps)]
 
 
+def dtypes(argv: list[str], model: str) -> dict[str, torch.dtype]:
+    """Of a weight, of the gradient that is accumulated, and of what the optimizer updates."""
+    _, trainer, iterators = make_trainer(argv, model)
+    trainer.step(iterators)
+    weight = next(trainer.chunks[0].parameters())
+    (master,) = {one.dtype for group in trainer.optimizer.param_groups for one in group["params"]}
+    return {"weight": weight.dtype, "gradient": weight.main_grad.dtype, "master": master}
+
+
 def forward_variances(argv: list[str], model: str, backward: bool = True) -> list[float]:
     """Each layer's forward variance over the first global batch, dropout on; in a whole training step or without."""
     _, trainer, iterators = make_trainer(argv, model)

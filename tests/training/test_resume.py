@@ -38,6 +38,7 @@ def run(ranks: RankPool, world_size: int, argv: list[str], model: str = "bert") 
     ("model", "world_size", "layout"),
     [
         ("bert", 2, TP2),
+        ("bert", 1, ["--bf16"]),
         ("gpt", 2, ["--use-distributed-optimizer", "--overlap-grad-reduce", "--overlap-param-gather"]),
         ("gpt", 2, [*PP2, "--num-layers-per-virtual-pipeline-stage", "1"]),
     ],

@@ -165,7 +165,11 @@ def add_tokenizer(parser: Parser, model: str) -> None:
     add("--tokenizer-type", choices=tokenizers, default=tokenizers[0] if model == "bert" else tokenizers[2])
     add("--vocab-file", required=True, help="vocab.txt of WordPiece, or encoder json of GPT-2 BPE")
     add("--merge-file", help="merges of GPT-2 BPE")
-    add("--num-workers", type=int, help="data loading processes a rank; default 2 on GPU, 0 on CPU")
+    add(
+        "--num-workers",
+        type=int,
+        help="data loading processes a rank; default 2 on GPU, 1 on CPU from 4 cores a rank on, else 0",
+    )
 
 
 def add_data(parser: Parser, model: str) -> None:

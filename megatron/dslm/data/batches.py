@@ -1,5 +1,6 @@
 """From datasets to micro-batches on this rank's device."""
 
+import os
 import signal
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +60,7 @@ def load_batches(
 ) -> Iterator[dict[str, Tensor]]:
     """The batches of indices that `sampler` gives, loaded by --num-workers processes."""
     on_gpu = torch.cuda.is_available()
-    workers = args.num_workers if args.num_workers is not None else (2 if on_gpu else 0)
+    workers = args.num_workers if args.num_workers is not None else default_workers(on_gpu)
     return iter(
         DataLoader(
             dataset,
@@ -73,6 +74,14 @@ def load_batches(
             generator=torch.Generator(),
         )
     )
+
+
+def default_workers(on_gpu: bool) -> int:
+    """Processes that load a rank's data: on CPU one, where training leaves a core to it, else the rank itself."""
+    if on_gpu:
+        return 2
+    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return 1 if cores >= 4 else 0
 
 
 def _ignore_signals(_worker: int) -> None:

@@ -11,7 +11,7 @@ from megatron.core.transformer.module import param_is_not_shared
 
 from dslm_patches.schemes import DepthScheme, WeightRole
 from dslm_patches.schemes.table import scheme_table
-from megatron.dslm.config import transformer_impl
+from megatron.dslm.config import transformer_impl, with_cpu_kernels
 from megatron.dslm.models.build import padded_vocab_size
 
 
@@ -75,7 +75,8 @@ def print_summary(
         f"{', sequence parallel' if args.sequence_parallel else ''}"
         f"{f', {virtual} virtual stages' if virtual else ''}"
         f"{', distributed optimizer' if args.use_distributed_optimizer else ''}\n"
-        f"runs on: {device} a rank, {transformer_impl(args)} layers, {'bf16' if args.bf16 else 'fp32'}, "
+        f"runs on: {device} a rank, {transformer_impl(args)} layers"
+        f"{' by CPU kernels' if with_cpu_kernels(args) else ''}, {'bf16' if args.bf16 else 'fp32'}, "
         f"torch {torch.__version__}, megatron-core {megatron_core_version}\n"
         f"data: {sizes} samples; vocabulary {args.tokenizer.vocab_size:,} padded to {padded_vocab_size(args):,}\n"
         f"batch: {args.global_batch_size} sequences = {args.num_microbatches} micro-batches of "

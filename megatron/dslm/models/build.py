@@ -13,7 +13,7 @@ from megatron.core.transformer.module import Float16Module, MegatronModule
 from dslm_patches.mcore import apply_scheme, model_shape, use_cpu_kernels
 from dslm_patches.schemes import DepthScheme, build_scheme
 from megatron.dslm.arguments.shape import padded_size
-from megatron.dslm.config import ddp_config, transformer_config
+from megatron.dslm.config import ddp_config, transformer_config, with_cpu_kernels
 from megatron.dslm.initialize import seed_dropout
 
 
@@ -61,7 +61,7 @@ def build_chunks(args: Namespace, provider: ModelProvider, *, initialize: bool =
     scheme = build_scheme(args.depth_scheme, shape, args.scheme_options)
     for chunk in chunks:
         apply_scheme(chunk, scheme, seed=args.seed, initialize=initialize)
-        if args.cpu_kernels and not torch.cuda.is_available():
+        if with_cpu_kernels(args):
             use_cpu_kernels(chunk)
         chunk.to(torch.cuda.current_device())
     # torch's modules drew weights of their own when they were built: dropout begins the same whatever was built.

@@ -13,7 +13,7 @@ from dslm_patches.tracing import Tracer
 from dslm_patches.tracing.record import TraceRecord
 from dslm_patches.tracing.weights import WeightSums
 from megatron.dslm.arguments.shape import shape_from_flags
-from megatron.dslm.config import transformer_config
+from megatron.dslm.config import transformer_config, with_cpu_kernels
 from megatron.dslm.data.batches import batch_iterator
 from megatron.dslm.data.datasets import build_datasets
 from megatron.dslm.data.random_batch import random_batch
@@ -45,7 +45,7 @@ def run_profile(args: Namespace, model: Any, progress: Callable[[], None]) -> tu
     scheme = build_scheme(args.depth_scheme, shape_from_flags(args, args.tokenizer.vocab_size), args.scheme_options)
     chunk = _one_layer_model(args, model)
     apply_scheme(chunk, scheme, seed=args.seed)
-    if args.cpu_kernels and not torch.cuda.is_available():
+    if with_cpu_kernels(args):
         use_cpu_kernels(chunk)
     device = torch.cuda.current_device()
     chunk.to(device)
