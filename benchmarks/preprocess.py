@@ -32,15 +32,22 @@ DOCUMENTS = ["--append-eod", "--tokenizer-type", "GPT2BPETokenizer", "--vocab-fi
 DOCUMENTS += ["--merge-file", f"{GPT}-merges.txt"]
 
 
-def run(command: list[Any]) -> tuple[float, float]:
-    """Seconds a program takes, and the peak memory of its processes together, in MB, looked at every 50 ms."""
-    start, peak = time.perf_counter(), 0.0
+def run(command: list[Any]) -> float:
+    """Seconds a program takes."""
+    start = time.perf_counter()
+    subprocess.run(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - start
+
+
+def memory(command: list[Any]) -> float:
+    """Peak memory of a program's processes together, in MB, looked at twice a second."""
+    peak = 0.0
     process = psutil.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None:
         peak = max(peak, sum(map(_memory, [process, *_children(process)])))
-        time.sleep(0.05)
+        time.sleep(0.5)
     assert process.wait() == 0, command
-    return time.perf_counter() - start, peak / 1e6
+    return peak / 1e6
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:
@@ -57,12 +64,12 @@ def _memory(process: psutil.Process) -> float:
         return 0.0
 
 
-def ours(source: Path, prefix: Path, flags: list[Any]) -> tuple[float, float]:
-    return run([*PREPROCESS, "--input", source, "--output-prefix", prefix, *flags])
+def ours(source: Path, prefix: Path, flags: list[Any]) -> list[Any]:
+    return [*PREPROCESS, "--input", source, "--output-prefix", prefix, *flags]
 
 
-def naive(source: Path, prefix: Path) -> tuple[float, float]:
-    return run([sys.executable, ROOT / "benchmarks/naive_preprocess.py", source, VOCAB, prefix, WORKERS])
+def naive(source: Path, prefix: Path) -> list[Any]:
+    return [sys.executable, ROOT / "benchmarks/naive_preprocess.py", source, VOCAB, prefix, WORKERS]
 
 
 def digest(prefix: Path) -> str:
@@ -89,19 +96,19 @@ def main() -> None:
         megabytes = TEXT.stat().st_size / 1e6
         rates: tuple[list[float], list[float]] = ([], [])
         for _ in range(1 if quick else 5):
-            rates[0].append(megabytes / ours(TEXT, where / "ours", SENTENCES)[0])
-            rates[1].append(megabytes / naive(TEXT, where / "naive")[0])
+            rates[0].append(megabytes / run(ours(TEXT, where / "ours", SENTENCES)))
+            rates[1].append(megabytes / run(naive(TEXT, where / "naive")))
             assert digest(where / "ours") == digest(where / "naive"), "the outputs differ"
             print(f"ours {rates[0][-1]:.2f} MB/s, naive {rates[1][-1]:.2f}; same SHA-256", file=sys.stderr, flush=True)
         results.append({**paired("prose sentences", "mb_per_s", *rates), "sha256": digest(where / "ours")})
         hundred = repeated(where / "100.jsonl", 100)
         for name, flags in (("sentences", SENTENCES), ("documents", DOCUMENTS)):
-            runs = [ours(hundred, where / "out", flags) for _ in range(1 if quick else 5)]
-            speeds = sorted(hundred.stat().st_size / 1e6 / seconds for seconds, _ in runs)
+            runs = [run(ours(hundred, where / "out", flags)) for _ in range(1 if quick else 3)]
+            speeds = sorted(hundred.stat().st_size / 1e6 / seconds for seconds in runs)
             results.append({"case": f"100 MB {name}", "metric": "mb_per_s", "ours": round(speeds[len(speeds) // 2], 2)})
             print(results[-1], file=sys.stderr, flush=True)
         large = repeated(where / "large.jsonl", 200 if quick else 2000)
-        (_, of_small), (_, of_large) = (ours(path, where / "out", SENTENCES) for path in (hundred, large))
+        of_small, of_large = (memory(ours(path, where / "out", SENTENCES)) for path in (hundred, large))
         size = f"{large.stat().st_size / 1e6:.0f} MB beside {hundred.stat().st_size / 1e6:.0f} MB"
         results.append(paired(size, "peak_memory_mb", [of_large], [of_small], 2))
     print_report("preprocess", results)

@@ -13,7 +13,7 @@ from megatron.dslm.data.command_line import atomic_outputs
 from megatron.dslm.data.indexed_writer import IndexedDatasetWriter
 from megatron.dslm.data.jsonl import LineChunk, parse_chunk, read_chunks
 from megatron.dslm.data.parallel import ordered_map
-from megatron.dslm.data.sentences import SentenceSplitter, build_sentence_splitter
+from megatron.dslm.data.sentences import SentenceSplitter, build_sentence_splitter, check_sentence_splitter
 from megatron.dslm.data.tokenizer import Tokenizer, build_tokenizer
 
 
@@ -152,7 +152,9 @@ def preprocess(
     """
     start = time.perf_counter()
     # in this process too, so that a wrong option is reported before any worker starts
-    typecode = Encoder(options).tokenizer.typecode
+    typecode = build_tokenizer(options.tokenizer_type, options.vocab_file, options.merge_file).typecode
+    if options.split_sentences:
+        check_sentence_splitter(options.sentence_splitter, options.lang)
     paths = [path for key in options.json_keys for path in output_paths(output_prefix, key, options.split_sentences)]
     totals = Totals()
     chunks = ordered_map(_encode, read_chunks(inputs), workers, _start_encoder, (options,))

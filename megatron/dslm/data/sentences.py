@@ -14,6 +14,18 @@ from megatron.dslm.data.punkt import FastPunkt
 SentenceSplitter = Callable[[str], list[str]]
 
 
+def check_sentence_splitter(name: str, lang: str) -> None:
+    """Raises ValueError for an unknown splitter or language, without importing NLTK, which takes a second."""
+    if name not in ("punkt", "nltk", "newline"):
+        raise ValueError(f"--sentence-splitter {name}: unknown; expected punkt, nltk or newline")
+    if name != "newline":
+        import punkt
+
+        if lang not in punkt.available_languages():
+            known = ", ".join(punkt.available_languages())
+            raise ValueError(f"--lang {lang}: no Punkt model; expected one of {known}")
+
+
 def build_sentence_splitter(name: str, lang: str = "english", keep_newlines: bool = False) -> SentenceSplitter:
     """A function from a document to its sentences, none of them empty or blank.
 
@@ -26,14 +38,13 @@ def build_sentence_splitter(name: str, lang: str = "english", keep_newlines: boo
     Raises:
         ValueError: an unknown splitter or language.
     """
+    check_sentence_splitter(name, lang)
     if name == "punkt":
         tokenize: SentenceSplitter = FastPunkt(_punkt(lang))
     elif name == "nltk":
         tokenize = _punkt(lang).tokenize
-    elif name == "newline":
-        tokenize = _whole_paragraph
     else:
-        raise ValueError(f"--sentence-splitter {name}: unknown; expected punkt, nltk or newline")
+        tokenize = _whole_paragraph
 
     def split(document: str) -> list[str]:
         sentences: list[str] = []
@@ -71,8 +82,6 @@ def _punkt(lang: str) -> Any:
 
         redos.DEFAULT_TIMEOUT = None
 
-    if lang not in punkt.available_languages():
-        raise ValueError(f"--lang {lang}: no Punkt model; expected one of {', '.join(punkt.available_languages())}")
     model = punkt.load_model(lang)
     parameters: Any = PunktParameters()
     parameters.abbrev_types = set(model.abbrev_types)
