@@ -10,7 +10,7 @@ def keep_freed_memory() -> bool:
     """Makes glibc keep freed memory for the next step.
 
     By default it returns blocks above 32 MB to the system at once, and the top of the heap: the kernel then zeroes tens
-    of thousands of pages at every step, some 4 % of a small model's time. Peak memory stays what it is.
+    of thousands of pages at every step, some 4 % of a small model's time. Peak memory grows by a few per cent.
 
     Returns:
         Whether it did: False where the C library has no mallopt (musl, macOS).

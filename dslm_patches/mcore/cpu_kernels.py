@@ -19,7 +19,7 @@ from dslm_patches.mcore.residual import scaled_bias_dropout_add
 
 
 def use_cpu_kernels(model: nn.Module) -> nn.Module:
-    """Makes a megatron-core model on CPU compute the same by `dslm_patches.kernels`, in about two thirds of the time.
+    """Makes a megatron-core model on CPU compute the same, faster, by `dslm_patches.kernels`.
 
     Call it on each unwrapped model chunk, before or after `apply_scheme`. Parameters, checkpoints and layouts stay what
     they are; dropout draws other masks. What these operations do not cover (sliding windows, attention sinks, biases of
