@@ -131,7 +131,8 @@ def gradient_scaling() -> tuple[str, ...]:
         sources, targets = tensors
         if any(source is not target for source, target in zip(sources, targets, strict=True)):
             torch._foreach_copy_(targets, sources)
-        torch._foreach_mul_(targets, scale)
+        if targets:  # a rank may own nothing of an optimizer
+            torch._foreach_mul_(targets, scale)
 
     return _replace_all({"megatron.core.optimizer.clip_grads.multi_tensor_scale_impl": scale_in_place})
 

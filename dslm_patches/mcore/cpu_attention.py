@@ -92,6 +92,8 @@ class _LastMask:
         self._seen: Seen | None = None
 
     def __call__(self, mask: Tensor, dtype: torch.dtype) -> Seen | None:
+        if mask.is_inference():  # it counts no versions
+            return self._numbers(mask, dtype)
         key = (dtype, mask._version)
         if self._mask is None or self._mask() is not mask or key != self._key:
             self._mask, self._key, self._seen = weakref.ref(mask), key, self._numbers(mask, dtype)

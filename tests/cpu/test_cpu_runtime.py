@@ -208,3 +208,16 @@ def test_constants_are_replaced_at_every_depth() -> None:
     assert replace_in_function(outer, {"cuda": "CPU"})
     assert alias() == ["CPU", "CPU", ("CPU", True), "cudax"]
     assert not replace_in_function(outer, {"cuda": "CPU"})
+
+
+def test_gradients_are_scaled_in_place_and_a_rank_may_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("megatron.core.optimizer.clip_grads")
+    monkeypatch.setattr(module, "multi_tensor_scale_impl", None)  # put back after the test
+    patches.gradient_scaling()
+    scale = module.multi_tensor_scale_impl
+    gradients, copies = [torch.ones(3), torch.full((2,), 2.0)], [torch.zeros(3), torch.zeros(2)]
+    scale(0, None, [gradients, copies], 0.5)
+    assert [one.tolist() for one in (*gradients, *copies)] == [[1.0] * 3, [2.0] * 2, [0.5] * 3, [1.0] * 2]
+    scale(0, None, [gradients, gradients], 0.5)
+    assert [one.tolist() for one in gradients] == [[0.5] * 3, [1.0] * 2]
+    scale(0, None, [[], []], 0.5)

@@ -44,6 +44,15 @@ def test_linear(dtype: torch.dtype, bias: bool) -> None:
     output.add_(1)  # megatron-core's cross entropy works in place
 
 
+def test_linear_without_one_dnn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    for dtype in (*DTYPES, torch.float64):
+        ours, exact = leaves((5, 3, 16), (24, 16), (24,), dtype=dtype)
+        output, expected = linear(*ours), F.linear(*exact)
+        tolerance = dtype if dtype in TOLERANCE else torch.float32
+        check_close([output, *gradients(output, ours)], [expected, *gradients(expected, exact)], tolerance)
+
+
 def masked_attention(q: Tensor, k: Tensor, v: Tensor, masked: Tensor | None, kept: Tensor, scale: float) -> Tensor:
     """As megatron-core's DotProductAttention computes it, [s, b, heads, hn] each."""
     logits = torch.einsum("sbhd,tbhd->bhst", q, k) * scale
