@@ -164,6 +164,8 @@ def test_cached_pieces_give_what_the_backend_gives(name: str, request: pytest.Fi
         "don't",
         " the",
         "1905",
+        "DON'T've",
+        "x1_y",
         "\r\n",
         "🙂",
     ]
@@ -173,10 +175,10 @@ def test_cached_pieces_give_what_the_backend_gives(name: str, request: pytest.Fi
 
 
 def test_cache_is_bounded(bert: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("megatron.dslm.data.tokenizer._CACHE_CHARACTERS", 100)
+    monkeypatch.setattr("megatron.dslm.data.piece_ids.MOST_CHARACTERS", 100)
     for number in range(300):
         assert len(bert.tokenize(f"number{number} of many")) > 3
-        assert sum(map(len, bert._cache)) < 200
+        assert sum(map(len, bert._pieces)) < 200
 
 
 def test_text_cannot_forge_special_tokens(bert: Tokenizer, gpt2: Tokenizer) -> None:

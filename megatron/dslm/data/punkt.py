@@ -1,8 +1,8 @@
 """Punkt's sentences by NLTK's model and to NLTK's letter, without asking NLTK about the ends that are plain.
 
-NLTK builds token objects around every full stop, some 50 microseconds each. Most of them end a word that is neither an
-abbreviation nor an initial nor begins a collocation: there Punkt (Kiss and Strunk 2006) always breaks. The others are
-asked of NLTK, whose answer depends on the two words alone and is remembered.
+NLTK builds token objects around every full stop, some 50 microseconds each. Punkt (Kiss and Strunk 2006) always breaks
+after a question or exclamation mark, and after a word that is neither an abbreviation nor an initial nor begins a
+collocation. The others are asked of NLTK, whose answer depends on the two words alone and is remembered.
 """
 
 import re
@@ -52,11 +52,15 @@ class FastPunkt:
         Of ends in one word, the last counts; words are delimited as NLTK's `_match_potential_end_contexts` does.
         """
         spaces = [c for c in _WHITESPACE if c in text]
+        only_blanks = spaces == [" "]
         start = stop = 0
         last: Any = None
         for match in self._find_ends(text):
             here = match.start()
-            space = max((text.rfind(c, stop, here) for c in spaces), default=-1)
+            if only_blanks:
+                space = text.rfind(" ", stop, here)
+            else:
+                space = max((text.rfind(c, stop, here) for c in spaces), default=-1)
             word = space + 1 if space > stop else start
             if last is not None and stop <= word:
                 yield last.end(), last.start("next_tok"), self._breaks(text, start, stop, last)
@@ -65,9 +69,11 @@ class FastPunkt:
             yield last.end(), last.start("next_tok"), self._breaks(text, start, stop, last)
 
     def _breaks(self, text: str, start: int, stop: int, match: Any) -> bool:
+        if text[stop] != ".":
+            return True  # an exclamation or question mark is a token of its own
         word = text[start:stop].lstrip(_OPENING)
         following = match["next_tok"]
-        if text[stop] == "." and (following is None or following[0].isalnum()):
+        if following is None or following[0] != ".":  # else an ellipsis, its dots apart
             if word.isalpha() and len(word) > 1:
                 if word.lower() not in self._special:
                     return True

@@ -6,7 +6,8 @@ handed to NLTK in memory, so nothing is fetched, written or unpickled.
 """
 
 import contextlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from megatron.dslm.data.punkt import FastPunkt
@@ -71,9 +72,25 @@ class _OrthographicContext(dict[str, int]):
         return 0
 
 
+@contextlib.contextmanager
+def _absent(*modules: str) -> Iterator[None]:
+    """Imports of these fail, unless they are imported already."""
+    blocked = [module for module in modules if module not in sys.modules]
+    sys.modules.update(dict.fromkeys(blocked))  # type: ignore[arg-type]  # None stands for absent
+    try:
+        yield
+    finally:
+        for module in blocked:
+            del sys.modules[module]
+
+
 def _punkt(lang: str) -> Any:
     import punkt
-    from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
+
+    # NLTK imports all of itself, and SciPy and scikit-learn for its classifiers where they are installed: 0.2 s
+    # without these, 1 s with them
+    with _absent("scipy", "sklearn"):
+        from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
 
     # From 3.10 on, NLTK gives up on a paragraph after 5 s of wall-clock time: one of a megabyte, or a process that
     # was suspended in it, would end the job. Its patterns are linear.

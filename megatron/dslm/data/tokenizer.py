@@ -7,13 +7,14 @@ Text cannot forge special tokens: "[SEP]" or "<|endoftext|>" in a document is to
 """
 
 import hashlib
+import operator
 import re
-import string
 from array import array
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from megatron.dslm.data.piece_ids import PieceIds
 from megatron.dslm.data.vocab_files import END_OF_TEXT, read_bpe_merges, read_bpe_vocab, read_wordpiece_vocab
 
 WORDPIECE_TYPES = ("BertWordPieceLowerCase", "BertWordPieceCase")
@@ -26,8 +27,9 @@ MAX_CHARACTERS_PER_WORD = 200
 # at every space; for GPT-2, whose tokens carry the space before them, in front of a space that stands alone.
 _WORDPIECE_CUTS = re.compile(" ")
 _BPE_CUTS = re.compile(r"(?<=\S)(?= \S)")
-# Characters of pieces whose ids are remembered: some 60 MB with English words.
-_CACHE_CHARACTERS = 1 << 21
+# The words their pre-tokenizers find in printable ASCII.
+_WORDPIECE_WORDS = re.compile(r"[a-zA-Z0-9]+|[^a-zA-Z0-9 ]")
+_BPE_WORDS = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?[a-zA-Z]+| ?[0-9]+| ?[^a-zA-Z0-9 ]+")
 _TOO_MANY_FOR_16_BITS = 65500  # megatron-core's own bound
 
 
@@ -43,10 +45,11 @@ class Tokenizer:
         tokenizer_type: str,
         backend: Any,
         cuts: re.Pattern[str],
+        ascii_words: re.Pattern[str],
+        for_model: Callable[[str], str],
         vocab: dict[str, int],
         special_ids: dict[str, int],
         content_sha256: str,
-        isolated: str = "",
         additional_special_tokens_ids: Sequence[int] = (),
     ) -> None:
         self.tokenizer_type = tokenizer_type
@@ -66,15 +69,10 @@ class Tokenizer:
         )
         self._backend = backend
         self._cuts = cuts
-        self._isolated = isolated  # characters that are words of their own wherever they stand
         self._special_ids = special_ids
         self.typecode = "H" if len(vocab) < _TOO_MANY_FOR_16_BITS else "i"
         """`array`'s, of the integers of `pack_batch`: as megatron-core's indexed dataset has them."""
-        self._cache: dict[str, bytes] = {}
-        self._cached_characters = 0
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_cache": {}, "_cached_characters": 0}
+        self._pieces = PieceIds(backend, self.typecode, ascii_words, for_model)
 
     @property
     def vocab_size(self) -> int:
@@ -91,41 +89,8 @@ class Tokenizer:
 
     def pack_batch(self, texts: Sequence[str]) -> list[bytes]:
         """`tokenize_batch` as machine integers of `typecode`: no Python object for each token."""
-        # words repeat: looking them up is many times as fast as tokenizing them again
-        split, ids_of = self._cuts.split, self._cache.__getitem__
-        packed: list[bytes] = []
-        new: list[int] = []
-        for text in texts:
-            try:
-                packed.append(b"".join(map(ids_of, split(text))))
-            except KeyError:
-                new.append(len(packed))
-                packed.append(b"")
-        if new:
-            self._remember(set().union(*(split(texts[index]) for index in new)))
-            for index in new:
-                packed[index] = b"".join(map(ids_of, split(texts[index])))
-        return packed
-
-    def _remember(self, pieces: set[str]) -> None:
-        """Puts the ids of `pieces` into the cache, which is emptied first if it is full."""
-        if self._cached_characters > _CACHE_CHARACTERS:
-            self._cache.clear()
-            self._cached_characters = 0
-        new = pieces - self._cache.keys()
-        self._encode(list({piece.strip(self._isolated) for piece in new} | set(self._isolated)))
-        for piece in new - self._cache.keys():
-            core = piece.strip(self._isolated)
-            before, _, after = piece.partition(core) if core else (piece, "", "")
-            parts = [*before, *([core] if core else []), *after]
-            self._cache[piece] = b"".join(map(self._cache.__getitem__, parts))
-        self._cached_characters += sum(map(len, new))
-
-    def _encode(self, pieces: list[str]) -> None:
-        new = [piece for piece in pieces if piece not in self._cache]
-        encodings = self._backend.encode_batch_fast(new, add_special_tokens=False)
-        packed = (array(self.typecode, encoding.ids).tobytes() for encoding in encodings)
-        self._cache.update(zip(new, packed, strict=True))
+        split, ids_of = self._cuts.split, self._pieces.__getitem__
+        return [b"".join(map(ids_of, split(text))) for text in texts]
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """The text of `ids`: exact for GPT-2, with spaces and cases guessed for WordPiece."""
@@ -216,7 +181,9 @@ def _build_wordpiece(tokenizer_type: str, vocab_file: str, vocab_extra_ids: int)
             vocab.setdefault(token, len(vocab))
     model = models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=MAX_CHARACTERS_PER_WORD)
     backend = Backend(model)
-    backend.normalizer = wordpiece_normalizer(tokenizer_type == "BertWordPieceLowerCase")
+    lowercase = tokenizer_type == "BertWordPieceLowerCase"
+    backend.normalizer = wordpiece_normalizer(lowercase)
+    for_model = operator.methodcaller("lower") if lowercase else str
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece(cleanup=True)
     special = {name: vocab[f"[{name.upper()}]"] for name in ("cls", "sep", "mask", "pad")}
@@ -225,7 +192,9 @@ def _build_wordpiece(tokenizer_type: str, vocab_file: str, vocab_extra_ids: int)
     special["eos"] = vocab["[EOS]"] if vocab_extra_ids else special["sep"]
     sentinels = [vocab[f"<extra_id_{i}>"] for i in range(vocab_extra_ids)]
     sha256 = _sha256(content, str(vocab_extra_ids))
-    return Tokenizer(tokenizer_type, backend, _WORDPIECE_CUTS, vocab, special, sha256, string.punctuation, sentinels)
+    return Tokenizer(
+        tokenizer_type, backend, _WORDPIECE_CUTS, _WORDPIECE_WORDS, for_model, vocab, special, sha256, sentinels
+    )
 
 
 def _build_gpt2(vocab_file: str, merge_file: str) -> Tokenizer:
@@ -241,7 +210,8 @@ def _build_gpt2(vocab_file: str, merge_file: str) -> Tokenizer:
     # no pad: GPT-2 has none, and one that equals eod would mask every end of document out of the loss
     special = {"bos": end_of_text, "eos": end_of_text, "eod": end_of_text}
     sha256 = _sha256(vocab_content, merge_content)
-    return Tokenizer("GPT2BPETokenizer", backend, _BPE_CUTS, vocab, special, sha256)
+    for_model = operator.methodcaller("replace", " ", "Ġ")  # the byte-level alphabet's space
+    return Tokenizer("GPT2BPETokenizer", backend, _BPE_CUTS, _BPE_WORDS, for_model, vocab, special, sha256)
 
 
 def _sha256(*contents: str) -> str:
