@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 _BLOCK_BYTES = 2 << 20
-"""Of the fp32 copy of the rows in hand."""
+"""Of the rows in hand in fp32."""
 
 
 def cross_entropy(logits: Tensor, target: Tensor, group: Any = None) -> Tensor:
@@ -23,36 +23,47 @@ def cross_entropy(logits: Tensor, target: Tensor, group: Any = None) -> Tensor:
     return _CrossEntropy.apply(rows, target.reshape(-1), group).view(target.shape)
 
 
-def _blocks(rows: Tensor) -> Iterator[slice]:
+def _blocks(rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Slices of the rows, each with an fp32 copy of it that is overwritten by the next."""
     step = max(1, _BLOCK_BYTES // (4 * rows.size(1)))
-    return (slice(start, start + step) for start in range(0, rows.size(0), step))
+    copies = torch.empty(min(step, rows.size(0)), rows.size(1))
+    for start in range(0, rows.size(0), step):
+        block = slice(start, min(start + step, rows.size(0)))
+        yield block, copies[: block.stop - start].copy_(rows[block])
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, target: Tensor, group: Any) -> Tensor:
+        ctx.save_for_backward(rows)
+        alone = group is None or dist.get_world_size(group) == 1
         size = rows.size(1)
-        local = target - (size * dist.get_rank(group) if group is not None else 0)
-        here = ((local >= 0) & (local < size)).unsqueeze(1)
-        local = local.unsqueeze(1).clamp(0, size - 1)
-        log_sums = torch.cat([torch.logsumexp(rows[block].float(), 1) for block in _blocks(rows)])
-        predicted = (rows.gather(1, local).float() * here).squeeze(1)
-        if group is not None and dist.get_world_size(group) > 1:
-            most = log_sums.clone()
-            dist.all_reduce(most, op=dist.ReduceOp.MAX, group=group)
-            sums = torch.stack([(log_sums - most).exp(), predicted])
-            dist.all_reduce(sums, group=group)
-            log_sums, predicted = most + sums[0].log(), sums[1]
-        ctx.save_for_backward(rows, local, here, log_sums)
-        return log_sums - predicted
+        target = target.unsqueeze(1) - (0 if alone else size * dist.get_rank(group))
+        ctx.local = local = target.clamp(0, size - 1)
+        here = local == target
+        ctx.here, ctx.share = here.float(), 1.0
+        if alone:
+            log_shares = torch.empty(rows.size(0), 1)
+            for block, logits in _blocks(rows):
+                torch.gather(torch.log_softmax(logits, 1, out=logits), 1, local[block], out=log_shares[block])
+            # as megatron-core: the logarithm of the sum, where a target is no id (an unlabelled position's -1)
+            return torch.where(here, 0.0, rows.gather(1, local).float()).sub_(log_shares).squeeze(1)
+        own_sums = torch.cat([torch.logsumexp(logits, 1, keepdim=True) for _, logits in _blocks(rows)])
+        most = own_sums.clone()
+        dist.all_reduce(most, op=dist.ReduceOp.MAX, group=group)
+        both = torch.stack([(own_sums - most).exp(), rows.gather(1, local).float() * ctx.here])
+        dist.all_reduce(both, group=group)
+        log_sums = most + both[0].log()
+        ctx.share = (own_sums - log_sums).exp()
+        return (log_sums - both[1]).squeeze(1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        rows, local, here, log_sums = ctx.saved_tensors
-        gradient, log_sums = gradients[0].unsqueeze(1), log_sums.unsqueeze(1)
+        (rows,) = ctx.saved_tensors
+        gradient = gradients[0].unsqueeze(1)
+        scale, at_target = gradient * ctx.share, gradient * -ctx.here
         with torch.no_grad():
-            for block in _blocks(rows):
-                part = torch.sub(rows[block], log_sums[block]).exp_()
-                part.scatter_add_(1, local[block], -here[block].to(part.dtype))
-                torch.mul(part, gradient[block], out=rows[block])
+            for block, logits in _blocks(rows):
+                of_logits = torch.softmax(logits, 1, out=logits).mul_(scale[block])
+                rows[block] = of_logits.scatter_add_(1, ctx.local[block], at_target[block])
         return rows, None, None

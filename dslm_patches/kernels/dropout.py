@@ -62,7 +62,8 @@ def _words(seed: int, count: int) -> np.ndarray:
         chosen[:] = np.random.SFC64((seed, part)).random_raw(chosen.size)
 
     parts = range(-(-count // _WORDS))
-    list(map(draw, parts) if torch.get_num_threads() == 1 else _threads.map(draw, parts))
+    # Beside two or three threads of torch, which wait for work without sleeping, handing out the parts costs more.
+    list((map if torch.get_num_threads() < 4 else _threads.map)(draw, parts))
     return words
 
 

@@ -10,6 +10,7 @@ from megatron.core.tensor_parallel.mappings import (
     copy_to_tensor_model_parallel_region,
     gather_from_sequence_parallel_region,
 )
+from megatron.core.transformer.mlp import MLP
 from megatron.core.transformer.transformer_layer import TransformerLayer
 from torch import Tensor, nn
 
@@ -31,6 +32,8 @@ def use_cpu_kernels(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if isinstance(module, (ColumnParallelLinear, RowParallelLinear)):
             module._forward_impl = _linear
+        elif type(module) is MLP:
+            _add_bias_in_product(module)
         elif isinstance(module, TransformerLayer):
             for name in ("self_attn_bda", "cross_attn_bda", "mlp_bda"):
                 if getattr(module, name, None) is get_bias_dropout_add:
@@ -43,6 +46,11 @@ def use_cpu_kernels(model: nn.Module) -> nn.Module:
         if isinstance(module, LanguageModule):
             module.compute_language_model_loss = partial(_loss, module.pg_collection.tp)
     return model
+
+
+def _add_bias_in_product(mlp: Any) -> None:
+    if not mlp.config.bias_activation_fusion:  # which wants the bias
+        mlp.linear_fc1.skip_bias_add = False
 
 
 def _loss(group: Any, labels: Tensor, logits: Tensor) -> Tensor:

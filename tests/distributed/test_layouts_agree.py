@@ -25,10 +25,11 @@ LAYOUTS = {
     "megatron-core's own operations, TP 2 + SP": (2, [*TP2, "--sequence-parallel", "--no-cpu-kernels"]),
 }
 MODELS = list(itertools.product(("bert", "gpt"), ("pre", "post"), ("megatron", "dslm")))
+# No ReLU: a rounding that flips one unit at its kink shows in the gradient norm.
 VARIANTS = [
     ("gpt", "pre", "dslm", ["--activation", "swiglu", "--position-embedding-type", "rope"]),
     ("gpt", "post", "dslm", ["--group-query-attention", "--num-query-groups", "2", "--disable-bias-linear"]),
-    ("bert", "pre", "dslm", ["--activation", "relu", "--untie-embeddings-and-output-weights"]),
+    ("bert", "pre", "dslm", ["--untie-embeddings-and-output-weights"]),
 ]
 
 

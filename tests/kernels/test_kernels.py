@@ -119,6 +119,15 @@ def test_cross_entropy(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> N
     check_close(gradients(losses, [logits]), gradients(expected, [exact]), dtype)
 
 
+def test_cross_entropy_without_a_target() -> None:
+    logits = torch.randn(3, 10, requires_grad=True)
+    losses = cross_entropy(logits * 1.0, torch.tensor([2, -1, 9]))
+    assert torch.allclose(losses[1], logits[1].logsumexp(0)), "as megatron-core's"
+    (losses * torch.tensor([1.0, 0.0, 0.0])).sum().backward()
+    assert logits.grad is not None
+    assert not logits.grad[1:].any()
+
+
 def test_cross_entropy_refuses_a_second_backward_pass() -> None:
     logits = torch.randn(4, 10, requires_grad=True)
     losses = cross_entropy(logits * 1.0, torch.arange(4)).sum()
