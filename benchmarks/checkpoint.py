@@ -26,7 +26,7 @@ from megatron.dslm.checkpoints.save import Save, checkpoint_state
 from megatron.dslm.data.batches import batch_iterator
 from megatron.dslm.data.datasets import build_datasets
 from megatron.dslm.initialize import initialize, shut_down
-from megatron.dslm.logging.quiet import quiet_libraries
+from megatron.dslm.libraries import prepare_libraries
 from megatron.dslm.models import bert
 from megatron.dslm.models.build import build_chunks, wrap_chunks
 from megatron.dslm.training.optimization import build_optimizer, build_scheduler
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two pairs of a small state: under a minute")
     parser.add_argument("--folder", help="where to write; default the system's temporary folder")
     options = parser.parse_args()
-    quiet_libraries()
+    prepare_libraries()
     folder = tempfile.mkdtemp(dir=options.folder)
     run = Run(folder, 128 if options.quick else 512)
     taken: dict[str, list[tuple[float, float]]] = {}

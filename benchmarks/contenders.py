@@ -55,24 +55,23 @@ def batches(args: Namespace) -> list[dict[str, Tensor]]:
     return [random_batch(Namespace(**{**vars(args), "seed": seed}), args.tokenizer.vocab_size) for seed in seeds]
 
 
-def ours(shape: Shape, dtype: str, scheme: str) -> Step:
+def ours(shape: Shape, dtype: str, scheme: str, *flags: str) -> Step:
     """A step as pretrain_bert.py and pretrain_gpt.py take it."""
     from megatron.dslm.models import bert, gpt
     from megatron.dslm.models.build import build_chunks
 
-    args = arguments(shape, dtype, "--depth-scheme", scheme)
+    args = arguments(shape, dtype, "--depth-scheme", scheme, *flags)
     model = {"bert": bert, "gpt": gpt}[shape.model]
     return _megatron_step(args, lambda: build_chunks(args, model.provide_model)[0], model.forward_step)
 
 
 def plain(shape: Shape, dtype: str) -> Step:
     """The same step over megatron-core's own model: its layers, its head on all positions, its initialisation."""
-    from megatron.core.models.bert.bert_layer_specs import bert_layer_local_spec
     from megatron.core.models.bert.bert_model import BertModel
     from megatron.core.models.gpt import GPTModel
-    from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 
-    from megatron.dslm.config import transformer_config
+    from dslm_patches.mcore import layer_spec
+    from megatron.dslm.config import transformer_config, transformer_impl
     from megatron.dslm.models import bert, gpt
 
     args = arguments(shape, dtype, "--no-cpu-kernels")
@@ -83,11 +82,13 @@ def plain(shape: Shape, dtype: str) -> Step:
         config.embedding_init_method = config.init_method
         common = {"vocab_size": padded_vocab_size(args), "max_sequence_length": args.seq_length}
         common["share_embeddings_and_output_weights"] = True
+        spec = layer_spec(shape.model, transformer_impl(args), "pre")  # megatron-core's own
         if shape.model == "gpt":
-            return [GPTModel(config, get_gpt_layer_local_spec(), **common, position_embedding_type="learned_absolute")]
-        model = BertModel(config, 2, bert_layer_local_spec, **common)
-        model.in_full = True  # what our forward step asks of a model whose head is on all positions
-        return [model]
+            model = GPTModel(config, spec, **common, position_embedding_type="learned_absolute")
+        else:
+            model = BertModel(config, 2, spec, **common)
+            model.in_full = True  # what our forward step asks of a model whose head is on all positions
+        return [model.to(torch.cuda.current_device())]
 
     return _megatron_step(args, build, {"bert": bert, "gpt": gpt}[shape.model].forward_step)
 
@@ -128,12 +129,13 @@ def hugging_face(shape: Shape, dtype: str, mode: str) -> Step:
     else:
         sizes = {"hidden_size": width, "num_hidden_layers": shape.layers, "num_attention_heads": width // 64}
         model = BertForPreTraining(BertConfig(**sizes, intermediate_size=4 * width, **common))
-    model.train().to(torch.bfloat16 if mode == "bf16" else torch.float32)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.train().to(device, torch.bfloat16 if mode == "bf16" else torch.float32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    data = cycle([_for_hugging_face(batch) for batch in batches(args)])
+    data = cycle([_for_hugging_face(batch, device) for batch in batches(args)])
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=mode == "autocast"):
+        with torch.autocast(device, torch.bfloat16, enabled=mode == "autocast"):
             loss = model(**next(data)).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -144,7 +146,8 @@ def hugging_face(shape: Shape, dtype: str, mode: str) -> Step:
     return step
 
 
-def _for_hugging_face(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def _for_hugging_face(batch: dict[str, Tensor], device: str) -> dict[str, Tensor]:
+    batch = {name: one.to(device) for name, one in batch.items()}
     if "tokens" in batch:
         return {"input_ids": batch["tokens"], "labels": batch["tokens"]}
     return {
@@ -160,6 +163,7 @@ CONTENDERS: dict[str, Callable[[Shape, str], Step]] = {
     "dslm": partial(ours, scheme="dslm"),
     "megatron": partial(ours, scheme="megatron"),
     "plain": plain,
+    "local": lambda shape, dtype: ours(shape, dtype, "dslm", "--transformer-impl", "local"),
     "hf": partial(hugging_face, mode="fp32"),
     "hf-autocast": partial(hugging_face, mode="autocast"),
     "hf-bf16": partial(hugging_face, mode="bf16"),

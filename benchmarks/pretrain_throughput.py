@@ -1,12 +1,13 @@
 """Pretraining steps beside Hugging Face and plain megatron-core: time, tokens a second, memory, share of the peak.
 
-    python benchmarks/pretrain_throughput.py [--cases bert-256 bert-768 gpt-256] [--dtypes fp32 bf16] [--quick]
+    python benchmarks/pretrain_throughput.py [--cases bert-256 ...] [--dtypes fp32 bf16] [--peers hf ...] [--quick]
 
-Each comparison starts two processes and lets them take steps in turn, on all cores, one rank, dropout 0.1, random
-tokens with the frequencies of text: ours as pretrain_bert.py and pretrain_gpt.py take them (--dslm), and
+Each comparison starts two processes and lets them take steps in turn, on all cores or the GPU, one rank, dropout 0.1,
+random tokens with the frequencies of text: ours as pretrain_bert.py and pretrain_gpt.py take them (--dslm), and
   hf, hf-autocast, hf-bf16   BertForPreTraining and GPT2LMHeadModel with SDPA, clipping, fused AdamW; in fp32, under
                              autocast, in pure bf16
-  plain                      megatron-core's own model and operations on the same CPU runtime
+  plain                      megatron-core's own model and operations (on the same CPU runtime, where there is no GPU)
+  local                      ours with megatron-core's local layers, beside Transformer Engine's on a GPU
   megatron                   ours with --depth-scheme megatron: what DeepScaleLM costs
   fp32                       ours in fp32, beside ours in bf16
 Shares are of the products that the model needs (BERT's head on 15 % of the positions) in what a large product reaches.
@@ -26,37 +27,58 @@ import torch
 from contenders import CONTENDERS, Shape
 from report import paired, print_report
 
-from megatron.dslm.logging.quiet import quiet_libraries
+from megatron.dslm.libraries import prepare_libraries
 
+ON_GPU = torch.cuda.is_available()
 SHAPES = {
     "bert-256": Shape("bert", 12, 256, 128, 16, 30522),
     "bert-768": Shape("bert", 12, 768, 512, 4, 30522),
     "gpt-256": Shape("gpt", 12, 256, 256, 8, 50257),
+    "bert-large": Shape("bert", 24, 1024, 512, 32, 30522),
+    "bert-192": Shape("bert", 192, 1024, 256, 8, 30522),
+    "gpt-medium": Shape("gpt", 24, 1024, 1024, 16, 50257),
 }
-BLOCKS = {"bert-256": 4, "bert-768": 1, "gpt-256": 2}
+CASES = ("bert-large", "gpt-medium", "bert-192") if ON_GPU else ("bert-256", "bert-768", "gpt-256")
+BLOCKS = {"bert-256": 4, "bert-768": 1, "gpt-256": 2, "bert-large": 10, "bert-192": 5, "gpt-medium": 10}
 """Steps of a block."""
-PAIRS = {"bert-256": 9, "bert-768": 5, "gpt-256": 7}
+PAIRS = {"bert-256": 9, "bert-768": 5}
+"""Pairs of a comparison; seven elsewhere."""
 PEERS = {"fp32": ("hf", "plain", "megatron"), "bf16": ("hf-autocast", "hf-bf16", "plain", "megatron", "fp32")}
+GPU_PEERS = {"bf16": ("hf-autocast", "hf-bf16", "plain", "megatron", "local")}
 MASKED = 0.15
 
 
 def serve(connection: Connection, name: str, shape: Shape, dtype: str) -> None:
     """A contender's process: answers a number of steps with their seconds, and 0 with its peak memory in GiB."""
     warnings.filterwarnings("ignore")
-    quiet_libraries()
+    prepare_libraries()
     step = CONTENDERS[name](shape, dtype)
     while (steps := connection.recv()) is not None:
         if not steps:
-            connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+            connection.send(peak_memory())
             continue
         start = time.perf_counter()
         for _ in range(steps):
             step()
+        wait()
         connection.send((time.perf_counter() - start) / steps)
 
 
+def peak_memory() -> float:
+    """GiB of this process, on the GPU where there is one."""
+    if ON_GPU:
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def wait() -> None:
+    """Until the GPU has done what it was given."""
+    if ON_GPU:
+        torch.cuda.synchronize()
+
+
 class Runner:
-    """A contender in a process of its own, warmed up."""
+    """A contender in a process of its own; its first `ask` waits until it is built."""
 
     def __init__(self, name: str, shape: Shape, dtype: str) -> None:
         context = multiprocessing.get_context("spawn")
@@ -64,7 +86,6 @@ class Runner:
         self._process = context.Process(target=serve, args=(theirs, name, shape, dtype), daemon=True)
         self._process.start()
         theirs.close()
-        self.ask(2)
 
     def ask(self, steps: int) -> float:
         """Seconds a step."""
@@ -85,6 +106,8 @@ def compare(case: str, dtype: str, peer: str, pairs: int) -> dict[str, Any]:
     peak = gemm_peak(torch.bfloat16 if dtype == "bf16" else torch.float32)
     ours = Runner("dslm", shape, dtype)
     theirs = Runner("dslm", shape, "fp32") if peer == "fp32" else Runner(peer, shape, dtype)
+    for one in (ours, theirs):
+        one.ask(3)  # warms up
     times: tuple[list[float], list[float]] = ([], [])
     for pair in range(pairs):
         for which in (0, 1) if pair % 2 else (1, 0):
@@ -104,14 +127,20 @@ def compare(case: str, dtype: str, peer: str, pairs: int) -> dict[str, Any]:
     }
 
 
-def gemm_peak(dtype: torch.dtype, size: int = 2048) -> float:
+def gemm_peak(dtype: torch.dtype) -> float:
     """Floating-point operations a second of torch's product of two square matrices, the best of twenty."""
-    a, b = (torch.randn(size, size, dtype=dtype) for _ in range(2))
+    size, device = (8192, "cuda") if ON_GPU else (2048, "cpu")
+    a, b = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
     best = float("inf")
     for _ in range(20):
+        wait()
         start = time.perf_counter()
         a @ b
+        wait()
         best = min(best, time.perf_counter() - start)
+    del a, b
+    if ON_GPU:
+        torch.cuda.empty_cache()
     return 2 * size**3 / best
 
 
@@ -127,15 +156,17 @@ def products(shape: Shape) -> float:
 def main() -> None:
     """Runs the comparisons asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--dtypes", nargs="+", choices=PEERS, default=list(PEERS))
+    peers = GPU_PEERS if ON_GPU else PEERS
+    parser.add_argument("--cases", nargs="+", choices=SHAPES, default=CASES)
+    parser.add_argument("--dtypes", nargs="+", choices=peers, default=list(peers))
+    parser.add_argument("--peers", nargs="+", choices=sorted({*CONTENDERS, "fp32"} - {"dslm"}), help="default all")
     parser.add_argument("--quick", action="store_true", help="two pairs of each comparison")
     args = parser.parse_args()
     results = [
-        compare(case, dtype, peer, 2 if args.quick else PAIRS[case])
+        compare(case, dtype, peer, 2 if args.quick else PAIRS.get(case, 7))
         for case in args.cases
         for dtype in args.dtypes
-        for peer in PEERS[dtype]
+        for peer in args.peers or peers[dtype]
     ]
     print_report("pretrain_throughput", results)
 

@@ -15,6 +15,8 @@ PACKAGES = ("torch", "megatron-core", "numpy")
 def print_report(benchmark: str, results: list[dict[str, Any]]) -> None:
     """One line: what ran, where, with which versions, and its results."""
     machine = {"cpu": cpu_name(), "cpus": torch.get_num_threads(), "architecture": platform.machine()}
+    if torch.cuda.is_available():
+        machine["gpu"] = torch.cuda.get_device_name()
     versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
     print(json.dumps({"benchmark": benchmark, "machine": machine, "versions": versions, "results": results}))
 

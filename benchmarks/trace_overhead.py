@@ -25,8 +25,8 @@ from megatron.dslm.arguments.shape import shape_from_flags
 from megatron.dslm.data.batches import batch_iterator
 from megatron.dslm.data.datasets import build_datasets
 from megatron.dslm.initialize import initialize, shut_down
+from megatron.dslm.libraries import prepare_libraries
 from megatron.dslm.logging.progress import Progress
-from megatron.dslm.logging.quiet import quiet_libraries
 from megatron.dslm.models import bert
 from megatron.dslm.models.build import build_chunks, wrap_chunks
 from megatron.dslm.training.optimization import build_optimizer, build_scheduler
@@ -87,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two pairs of each case: under a minute")
     pairs = 2 if parser.parse_args().quick else 15
-    quiet_libraries()
+    prepare_libraries()
     with tempfile.TemporaryDirectory() as folder:
         run = Run(folder)
         assert not unwrap_model(run.trainer.chunks[0]).encoder.layers[0]._forward_hooks

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from megatron.dslm.conversion import BERT_CLASSES, GPT_CLASSES, to_huggingface, to_megatron
 from megatron.dslm.data.command_line import ToolArgumentParser, run_tool
-from megatron.dslm.logging.quiet import quiet_libraries
+from megatron.dslm.libraries import prepare_libraries
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -48,7 +48,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
-    quiet_libraries()
+    prepare_libraries()
     print(f"reading {args.load}", file=sys.stderr)
     if args.source == "hf":
         print(to_megatron(args.load, args.save))

@@ -1,7 +1,14 @@
-"""Run unmodified megatron-core on CPU and gloo: call `install()` once, before building anything."""
+"""Run unmodified megatron-core on CPU and gloo: call `install()` once, before building anything.
 
-from dslm_patches.cpu.layer_norm import LayerNorm, Norm, RMSNorm
-from dslm_patches.cpu.memory import keep_freed_memory
-from dslm_patches.cpu.patches import install, installed_patches
+Where there is no GPU, importing this package hides Transformer Engine and Apex: import it before megatron-core.
+"""
+
+from dslm_patches.cpu.gpu_packages import hide_gpu_packages
+
+hide_gpu_packages()  # before the next lines import megatron-core
+
+from dslm_patches.cpu.layer_norm import LayerNorm, Norm, RMSNorm  # noqa: E402
+from dslm_patches.cpu.memory import keep_freed_memory  # noqa: E402
+from dslm_patches.cpu.patches import install, installed_patches  # noqa: E402
 
 __all__ = ["LayerNorm", "Norm", "RMSNorm", "install", "installed_patches", "keep_freed_memory"]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from dslm_patches.cpu import cuda_stand_ins
+from dslm_patches.cpu.gpu_packages import refuse_gpu_packages
 from dslm_patches.cpu.layer_norm import Norm
 from dslm_patches.cpu.literals import replace_in_package
 
@@ -41,10 +42,14 @@ def install() -> bool:
 
     Returns:
         True if the patches are in place, False if CUDA is available and nothing was touched.
+
+    Raises:
+        RuntimeError: megatron-core was imported before this package, with Transformer Engine or Apex.
     """
     if torch.cuda.is_available():
         return False
     if not _installed:
+        refuse_gpu_packages()
         for name in TRAINING_MODULES:
             importlib.import_module(name)
         for patch in PATCHES:

@@ -2,7 +2,10 @@
 
 import ast
 import importlib
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FunctionType
@@ -15,6 +18,7 @@ from megatron.core.transformer.torch_norm import WrappedTorchNorm
 
 from dslm_patches.cpu import LayerNorm, Norm, RMSNorm, cuda_stand_ins, install, patches
 from dslm_patches.cpu.literals import replace_in_function
+from tests.corpus import ROOT
 from tests.distributed.pool import RankPool
 
 WORKERS = "tests.distributed.cpu_runtime_workers"
@@ -221,3 +225,16 @@ def test_gradients_are_scaled_in_place_and_a_rank_may_have_none(monkeypatch: pyt
     scale(0, None, [gradients, gradients], 0.5)
     assert [one.tolist() for one in gradients] == [[0.5] * 3, [1.0] * 2]
     scale(0, None, [[], []], 0.5)
+
+
+def test_what_needs_a_gpu_is_not_found_without_one(tmp_path: Path) -> None:
+    (tmp_path / "apex").mkdir()
+    (tmp_path / "apex" / "__init__.py").write_text("found = True\n")
+    late = "import apex, dslm_patches.cpu; dslm_patches.cpu.install()"
+    early = "import dslm_patches.cpu; dslm_patches.cpu.install(); import apex"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    for program, told in ((late, "apex was imported already"), (early, "ModuleNotFoundError")):
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, cwd=ROOT
+        )
+        assert told in done.stderr.splitlines()[-1]

@@ -5,8 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from dslm_patches.hf import DslmGPTConfig, DslmGPTForCausalLM
+from tests.corpus import data_flags
+from tests.distributed.pool import RankPool
 from tests.hf.small import SMALL
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +37,17 @@ def test_there_and_back(tmp_path: Path) -> None:
     back = convert("--from", "megatron", "--to", "hf", "--load", checkpoint, "--save", again)
     assert "holds a checkpoint already" in there.stderr
     assert f"--save {again} is there already" in back.stderr
+
+
+def test_a_bf16_run_is_exported_in_bf16(ranks: RankPool, corpus: None, tmp_path: Path) -> None:
+    shape = ["--num-layers", "2", "--hidden-size", "32", "--num-attention-heads", "4", "--seq-length", "32", "--bf16"]
+    training = ["--micro-batch-size", "2", "--train-iters", "1", "--lr", "1e-3", "--eval-iters", "0"]
+    argv = [*shape, *training, *data_flags("gpt"), "--save", f"{tmp_path}/run"]
+    code, output = ranks.run(1, "tests.training.pretrain_workers:run", process_group=False, argv=argv, model="gpt")[0]
+    assert code == 0, output
+    done = convert("--from", "megatron", "--to", "hf", "--load", f"{tmp_path}/run", "--save", f"{tmp_path}/hf")
+    assert done.returncode == 0, done.stderr
+    assert {one.dtype for one in load_file(tmp_path / "hf" / "model.safetensors").values()} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize(

@@ -62,9 +62,9 @@ def run(args: argparse.Namespace) -> int:
 
     from dslm_patches.tracing.trace_file import TraceWriter
     from megatron.dslm.console.trace import summary
-    from megatron.dslm.logging.quiet import quiet_libraries
+    from megatron.dslm.libraries import prepare_libraries
 
-    quiet_libraries()
+    prepare_libraries()
     from megatron.dslm.logging.trace_header import trace_header
     from megatron.dslm.training.profile import profile
 

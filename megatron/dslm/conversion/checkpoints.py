@@ -123,6 +123,7 @@ def model_arguments(saved: dict[str, Any], tokenizer: Any) -> Namespace:
     args.make_vocab_size_divisible_by = vocabulary_multiple(saved)
     args.group_query_attention = args.num_query_groups != args.num_attention_heads
     args.rank, args.world_size, args.tokenizer = 0, 1, tokenizer
+    args.transformer_impl = "local"  # checkpoints are the same
     validate_model(args)
     resolve_layout(args)
     return args
@@ -140,7 +141,9 @@ def _built(args: Namespace, *, initialize: bool) -> Iterator[list[Any]]:
     try:
         from megatron.dslm.models.build import build_chunks
 
-        yield build_chunks(args, _provider(args), initialize=initialize)[0]
+        chunks = build_chunks(args, _provider(args), initialize=initialize)[0]
+        # As the trainer's wrapper does: norms are built in fp32.
+        yield [chunk.to(chunk.config.params_dtype) for chunk in chunks]
     finally:
         destroy_num_microbatches_calculator()
         shut_down()

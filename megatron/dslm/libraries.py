@@ -1,11 +1,15 @@
-"""Keeps the notes of libraries about what is not installed out of a run's output. Imports nothing heavy."""
+"""What every entry point does before it imports megatron-core."""
 
 import logging
 import warnings
 
 
-def quiet_libraries() -> None:
-    """Call it before megatron-core is imported, which warns at import that Apex and Transformer Engine are absent."""
+def prepare_libraries() -> None:
+    """Call it before megatron-core is imported.
+
+    Keeps the libraries' notes about what is not installed out of the output, and without a GPU has megatron-core find
+    neither Transformer Engine nor Apex.
+    """
     for message in (".*Apex (is|are) not installed.*", ".*Transformer Engine and Apex are not installed.*"):
         warnings.filterwarnings("ignore", message=message)
     warnings.filterwarnings(
@@ -13,3 +17,4 @@ def quiet_libraries() -> None:
     )
     warnings.filterwarnings("ignore", module=r"(megatron\.core|torch\.distributed\.checkpoint).*")
     logging.getLogger("megatron.core").setLevel(logging.ERROR)
+    import dslm_patches.cpu  # noqa: F401  # which hides them
