@@ -34,12 +34,12 @@ SHAPES = {
     "bert-256": Shape("bert", 12, 256, 128, 16, 30522),
     "bert-768": Shape("bert", 12, 768, 512, 4, 30522),
     "gpt-256": Shape("gpt", 12, 256, 256, 8, 50257),
-    "bert-large": Shape("bert", 24, 1024, 512, 32, 30522),
+    "bert-large": Shape("bert", 24, 1024, 512, 64, 30522),
     "bert-192": Shape("bert", 192, 1024, 256, 8, 30522),
     "gpt-medium": Shape("gpt", 24, 1024, 1024, 16, 50257),
 }
 CASES = ("bert-large", "gpt-medium", "bert-192") if ON_GPU else ("bert-256", "bert-768", "gpt-256")
-BLOCKS = {"bert-256": 4, "bert-768": 1, "gpt-256": 2, "bert-large": 10, "bert-192": 5, "gpt-medium": 10}
+BLOCKS = {"bert-256": 4, "bert-768": 1, "gpt-256": 2, "bert-large": 5, "bert-192": 3, "gpt-medium": 5}
 """Steps of a block."""
 PAIRS = {"bert-256": 9, "bert-768": 5}
 """Pairs of a comparison; seven elsewhere."""

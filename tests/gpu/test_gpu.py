@@ -97,6 +97,7 @@ def test_pretrain_fine_tune_and_export(corpus: None, tmp_path: Path) -> None:
         python(*tool, "--save", str(folder), *VOCABULARY, gpu=gpu)
         exported.append((folder / "model.safetensors").read_bytes())
     assert exported[0] == exported[1]
+    assert b'"BF16"' in exported[0][:2000]
 
 
 def test_a_profile_on_the_gpu_is_that_of_the_cpu(tmp_path: Path) -> None:
