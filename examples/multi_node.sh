@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The 192-layer BERT over several nodes. Run it on every node with the same HEAD (host:port of one of them) and NODES:
 #   NODES=4 HEAD=node0:29500 bash examples/multi_node.sh
-# TP stays inside a node, data parallelism spans them. Not run on GPUs yet.
+# TP stays inside a node, data parallelism spans them. Not run on 8 GPUs yet.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${NODES:?number of nodes}" "${HEAD:?host:port of the first node}"

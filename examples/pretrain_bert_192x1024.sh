@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The deep BERT of arXiv 2403.09635: 192 layers x 1024, ReLU, sequence 256, with DeepScaleLM, on 8 GPUs.
-# --norm-placement post trains its Post-LN sibling. Not run on GPUs yet.
+# --norm-placement post trains its Post-LN sibling. Not run on 8 GPUs yet.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 data=${DATA:-data/full_wikipedia/bert_text_sentence}

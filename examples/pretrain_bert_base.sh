@@ -2,7 +2,7 @@
 # BERT base, 12 x 768, sequence 512, on one node of 8 GPUs. Extra flags go to the trainer:
 #   bash examples/pretrain_bert_base.sh            # Megatron's own initialisation
 #   bash examples/pretrain_bert_base.sh --dslm     # DeepScaleLM
-# DATA and VOCAB come from examples/prepare_full_wikipedia.sh. Not run on GPUs yet.
+# DATA and VOCAB come from examples/prepare_full_wikipedia.sh. Not run on 8 GPUs yet.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 data=${DATA:-data/full_wikipedia/bert_text_sentence}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # GPT, 24 x 1024 with SwiGLU, RoPE and RMSNorm, on one node of 8 GPUs. Extra flags, --dslm say, go to the trainer.
-# Not run on GPUs yet.
+# Not run on 8 GPUs yet.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 data=${DATA:-data/full_wikipedia/gpt_text_document}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A 1000-layer, narrow GPT with DeepScaleLM on 8 GPUs, split over pipeline stages: 1000 x 256, 0.8 B parameters.
-# scripts/thousand_layers.sh is its small sibling for a laptop, which was run. This one was not run on GPUs yet.
+# scripts/thousand_layers.sh is its small sibling for a laptop, which was run. This one was not run on 8 GPUs yet.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 data=${DATA:-data/full_wikipedia/gpt_text_document}

@@ -1,4 +1,4 @@
-"""The GPU path: NCCL, bf16, tracing, checkpoints, fine-tuning and profiles on a CUDA device."""
+"""The GPU path on one CUDA device: bf16, tracing, checkpoints, fine-tuning, profiles; beside the CPU where possible."""
 
 import json
 from pathlib import Path
