@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import dslm_patches.cpu  # noqa: F401  # before megatron-core
 from megatron.dslm.arguments.parse import build_parser
 from megatron.dslm.arguments.validate import validate
 from megatron.dslm.data.random_batch import random_batch

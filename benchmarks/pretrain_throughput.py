@@ -159,14 +159,15 @@ def main() -> None:
     peers = GPU_PEERS if ON_GPU else PEERS
     parser.add_argument("--cases", nargs="+", choices=SHAPES, default=CASES)
     parser.add_argument("--dtypes", nargs="+", choices=peers, default=list(peers))
-    parser.add_argument("--peers", nargs="+", choices=sorted({*CONTENDERS, "fp32"} - {"dslm"}), help="default all")
+    parser.add_argument("--peers", nargs="+", choices=sorted({*CONTENDERS, "fp32"} - {"dslm"}), help="only these")
     parser.add_argument("--quick", action="store_true", help="two pairs of each comparison")
     args = parser.parse_args()
     results = [
         compare(case, dtype, peer, 2 if args.quick else PAIRS.get(case, 7))
         for case in args.cases
         for dtype in args.dtypes
-        for peer in args.peers or peers[dtype]
+        for peer in peers[dtype]
+        if args.peers is None or peer in args.peers
     ]
     print_report("pretrain_throughput", results)
 

@@ -9,6 +9,9 @@ every_step: blocks of ten traced steps beside blocks of ten untraced ones; every
 Prints progress to standard error and one JSON line last.
 """
 
+import dslm_patches.cpu  # noqa: F401  # before megatron-core
+
+# isort: split
 import argparse
 import sys
 import tempfile

@@ -9,6 +9,9 @@ part at a uniform position, and the gradient at the last layer's output is stand
 with the table of docs/theory.md: the worst gap over the models of a row, and its standard error.
 """
 
+import dslm_patches.cpu  # noqa: F401  # before megatron-core
+
+# isort: split
 import argparse
 import itertools
 import json

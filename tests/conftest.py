@@ -1,5 +1,8 @@
 """Fixtures that all tests share."""
 
+import dslm_patches.cpu  # noqa: F401  # before megatron-core
+
+# isort: split
 from collections.abc import Iterator
 
 import pytest

@@ -19,7 +19,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from megatron.dslm.conversion import BERT_CLASSES, GPT_CLASSES, to_huggingface, to_megatron
 from megatron.dslm.data.command_line import ToolArgumentParser, run_tool
-from megatron.dslm.libraries import prepare_libraries
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -48,7 +47,6 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
-    prepare_libraries()
     print(f"reading {args.load}", file=sys.stderr)
     if args.source == "hf":
         print(to_megatron(args.load, args.save))

@@ -2,15 +2,17 @@
 
 import importlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from dslm_patches.cpu import cuda_stand_ins
+from dslm_patches.cpu.distributed_adam import resume_distributed_adam
 from dslm_patches.cpu.gpu_packages import refuse_gpu_packages
 from dslm_patches.cpu.layer_norm import Norm
 from dslm_patches.cpu.literals import replace_in_package
+from dslm_patches.cpu.replacing import replace_all
 
 # What a training process uses of megatron-core. Loaded before constants are replaced, since a module that is
 # imported later would keep its own.
@@ -65,24 +67,24 @@ def installed_patches() -> dict[str, tuple[str, ...]]:
 def device() -> tuple[str, ...]:
     """`torch.cuda.current_device` and `synchronize` raise without CUDA; megatron-core asks for the device in
     every buffer and receive it allocates, and waits for it around checkpoints and timers."""
-    return _replace_all(cuda_stand_ins.DEVICE)
+    return replace_all(cuda_stand_ins.DEVICE)
 
 
 def streams() -> tuple[str, ...]:
     """DDP and the distributed optimizer overlap communication on streams; from 0.17 on DDP asks for the
     current stream in every gradient reduction."""
-    return _replace_all(cuda_stand_ins.STREAMS)
+    return replace_all(cuda_stand_ins.STREAMS)
 
 
 def random_state() -> tuple[str, ...]:
     """The model-parallel RNG tracker saves, forks and restores the CUDA generator. Dropout on CPU tensors
     draws from the CPU generator, so that one has to stand in for it."""
-    return _replace_all(cuda_stand_ins.RANDOM)
+    return replace_all(cuda_stand_ins.RANDOM)
 
 
 def profiler_ranges() -> tuple[str, ...]:
     """NVTX ranges raise in builds without CUDA."""
-    return _replace_all(cuda_stand_ins.PROFILER_RANGES)
+    return replace_all(cuda_stand_ins.PROFILER_RANGES)
 
 
 def tensor_and_module_cuda() -> tuple[str, ...]:
@@ -91,7 +93,7 @@ def tensor_and_module_cuda() -> tuple[str, ...]:
     def stay(self: Any, *_args: object, **_kwargs: object) -> Any:
         return self
 
-    return _replace_all({"torch.Tensor.cuda": stay, "torch.nn.Module.cuda": stay})
+    return replace_all({"torch.Tensor.cuda": stay, "torch.nn.Module.cuda": stay})
 
 
 def lazy_call() -> tuple[str, ...]:
@@ -101,7 +103,7 @@ def lazy_call() -> tuple[str, ...]:
     def call_now(function: Callable[[], None], **_kwargs: object) -> None:
         function()
 
-    return _replace_all({"megatron.core.tensor_parallel.random._lazy_call": call_now})
+    return replace_all({"megatron.core.tensor_parallel.random._lazy_call": call_now})
 
 
 def rng_fork_warning() -> tuple[str, ...]:
@@ -139,7 +141,7 @@ def gradient_scaling() -> tuple[str, ...]:
         if targets:  # a rank may own nothing of an optimizer
             torch._foreach_mul_(targets, scale)
 
-    return _replace_all({"megatron.core.optimizer.clip_grads.multi_tensor_scale_impl": scale_in_place})
+    return replace_all({"megatron.core.optimizer.clip_grads.multi_tensor_scale_impl": scale_in_place})
 
 
 def sequence_parallel_norm() -> tuple[str, ...]:
@@ -153,44 +155,7 @@ def sequence_parallel_norm() -> tuple[str, ...]:
             return Norm(config, hidden_size, eps)
         return original(cls, config, hidden_size, eps, **kwargs)
 
-    return _replace_all({"megatron.core.transformer.torch_norm.WrappedTorchNorm.__new__": build})
-
-
-def distributed_optimizer_steps() -> tuple[str, ...]:
-    """Without Apex or Transformer Engine the distributed optimizer runs torch's AdamW, and its step counts break
-    resuming three times: `state_dict`, which loading calls first, expects a count that a new AdamW does not
-    have; setting a parameter's state expects one that the checkpoint does not hold for each parameter; and
-    `load_state_dict` gives all parameters one tensor, which AdamW then counts up once for each of them."""
-    cls = importlib.import_module("megatron.core.optimizer.distrib_optimizer").DistributedOptimizer
-    original_state_dict, original_load = cls.state_dict, cls.load_state_dict
-    original_set = cls._set_main_param_and_optimizer_states
-
-    def state_dict(self: Any) -> dict[str, Any]:
-        if not self.optimizer.state:
-            for group in self.optimizer.param_groups:
-                for p in group["params"]:
-                    zeros = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
-                    self.optimizer.state[p] = {"step": torch.tensor(0.0), **zeros}
-        return original_state_dict(self)
-
-    def load_state_dict(self: Any, loaded: dict[str, Any]) -> None:
-        original_load(self, loaded)
-        for state in self.optimizer.state.values():
-            state["step"] = state["step"].clone()
-
-    def set_states(self: Any, model_param: Any, tensors: dict[str, torch.Tensor]) -> None:
-        group, index = self.model_param_group_index_map[model_param]
-        main_param = self.optimizer.param_groups[group]["params"][index]
-        original_set(self, model_param, {"step": self.optimizer.state[main_param]["step"], **tensors})
-
-    name = f"{cls.__module__}.{cls.__name__}"
-    return _replace_all(
-        {
-            f"{name}.state_dict": state_dict,
-            f"{name}.load_state_dict": load_state_dict,
-            f"{name}._set_main_param_and_optimizer_states": set_states,
-        }
-    )
+    return replace_all({"megatron.core.transformer.torch_norm.WrappedTorchNorm.__new__": build})
 
 
 def async_checkpoint_writer() -> tuple[str, ...]:
@@ -202,7 +167,7 @@ def async_checkpoint_writer() -> tuple[str, ...]:
     def forked_caller(self: Any, *_args: object) -> Any:
         return async_utils.TemporalAsyncCaller()
 
-    return _replace_all({f"{async_utils.__name__}.AsyncCallsQueue._get_async_caller": forked_caller})
+    return replace_all({f"{async_utils.__name__}.AsyncCallsQueue._get_async_caller": forked_caller})
 
 
 PATCHES: tuple[Callable[[], tuple[str, ...]], ...] = (
@@ -217,29 +182,6 @@ PATCHES: tuple[Callable[[], tuple[str, ...]], ...] = (
     tensor_type_names,
     gradient_scaling,
     sequence_parallel_norm,
-    distributed_optimizer_steps,
+    resume_distributed_adam,
     async_checkpoint_writer,
 )
-
-
-def _replace_all(replacements: Mapping[str, Any]) -> tuple[str, ...]:
-    """Set each dotted name to its replacement; AttributeError if the name is not there."""
-    for name, replacement in replacements.items():
-        owner, attribute = _resolve_owner(name)
-        getattr(owner, attribute)
-        setattr(owner, attribute, replacement)
-    return tuple(replacements)
-
-
-def _resolve_owner(name: str) -> tuple[Any, str]:
-    """The object that holds the last part of a dotted name, and that part."""
-    parts = name.split(".")
-    for end in range(len(parts) - 1, 0, -1):
-        try:
-            owner: Any = importlib.import_module(".".join(parts[:end]))
-        except ModuleNotFoundError:
-            continue
-        for part in parts[end:-1]:
-            owner = getattr(owner, part)
-        return owner, parts[-1]
-    raise AttributeError(f"no module in {name!r}")

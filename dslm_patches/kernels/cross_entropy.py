@@ -46,7 +46,7 @@ class _CrossEntropy(torch.autograd.Function):
             log_shares = torch.empty(rows.size(0), 1)
             for block, logits in _blocks(rows):
                 torch.gather(torch.log_softmax(logits, 1, out=logits), 1, local[block], out=log_shares[block])
-            # as megatron-core: the logarithm of the sum, where a target is no id (an unlabelled position's -1)
+            # where a target is no id (an unlabelled position's -1), a finite number that the loss mask takes out
             return torch.where(here, 0.0, rows.gather(1, local).float()).sub_(log_shares).squeeze(1)
         own_sums = torch.cat([torch.logsumexp(logits, 1, keepdim=True) for _, logits in _blocks(rows)])
         most = own_sums.clone()

@@ -7,6 +7,7 @@ from datetime import timedelta
 import torch
 from megatron.core import parallel_state, tensor_parallel
 from megatron.core.num_microbatches_calculator import init_num_microbatches_calculator
+from megatron.core.optimizer import USING_PYTORCH_OPTIMIZER
 
 import dslm_patches.cpu
 from megatron.dslm.faults.meeting import Meeting
@@ -16,6 +17,8 @@ def initialize(args: Namespace) -> Meeting:
     """Brings this rank up: torch.distributed, megatron-core's process groups, micro-batches and RNG."""
     if dslm_patches.cpu.install():
         dslm_patches.cpu.keep_freed_memory()
+    elif USING_PYTORCH_OPTIMIZER:  # a GPU with neither Transformer Engine nor Apex
+        dslm_patches.cpu.resume_distributed_adam()
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
         os.environ.setdefault(name, value)
     if torch.cuda.is_available():

@@ -29,11 +29,11 @@ def python(*words: str, gpu: bool = True, code: int = 0) -> subprocess.Completed
     return done
 
 
-def pretrain(model: str, *flags: str, gpu: bool = True, code: int = 0) -> subprocess.CompletedProcess[str]:
+def pretrain(model: str, *flags: str, gpu: bool = True) -> subprocess.CompletedProcess[str]:
     """A run of 20 iterations by torchrun on one rank."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
     command = [f"pretrain_{model}.py", *SMALL, *TRAINING, "--eval-iters", "0", *flags, *data_flags(model)]
-    return python(*torchrun, *command, gpu=gpu, code=code)
+    return python(*torchrun, *command, gpu=gpu)
 
 
 def losses(model: str, *flags: str, gpu: bool = True) -> list[float]:

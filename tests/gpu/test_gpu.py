@@ -51,6 +51,17 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(corpus: None, tmp_path: 
     assert broken == pytest.approx(straight, rel=2e-3)  # gradients of embeddings are summed in no fixed order
 
 
+@pytest.mark.parametrize("flags", [[], ["--use-distributed-optimizer"]])
+def test_a_run_goes_on_on_the_other_device(corpus: None, tmp_path: Path, flags: list[str]) -> None:
+    flags = [*NO_DROPOUT, *LOCAL, *flags]
+    straight = losses("gpt", *flags)
+    for first in (True, False):
+        kept = ["--save", str(tmp_path / str(first)), "--load", str(tmp_path / str(first))]
+        broken = losses("gpt", *flags, *kept, "--exit-interval", "10", gpu=first)
+        broken += losses("gpt", *flags, *kept, gpu=not first)
+        assert broken == pytest.approx(straight, rel=1e-3), first
+
+
 def test_traces_on_gpu_and_cpu_agree(corpus: None, tmp_path: Path) -> None:
     sites = ["layer", "attention", "ffn", "norms", "logits", "embeddings", "head", "weights"]
     flags = [*NO_DROPOUT, *LOCAL, "--trace-interval", "20", "--trace-sites", *sites]

@@ -21,6 +21,7 @@ from megatron.dslm.checkpoints.state import named_chunks, sharded_models, sharde
 from megatron.dslm.faults.diagnosis import is_lost_connection
 from megatron.dslm.random_states import set_random_states
 from megatron.dslm.ranks import from_all_ranks, from_first_rank
+from megatron.dslm.training.adam_steps import choose_kernel, translate_steps
 from megatron.dslm.training.step import Trainer
 
 # torch and pickle raise whatever a damaged or made-up file leads them to.
@@ -84,7 +85,9 @@ def load_checkpoint(args: Namespace, folder: str, trainer: Trainer) -> tuple[int
     loaded = _reading(folder, "--load", lambda: dist_checkpointing.load(state, folder))
     for name, chunk in named_chunks(trainer.chunks):
         chunk.load_state_dict(loaded[name])
+    translate_steps(loaded["optimizer"], trainer.optimizer)
     trainer.optimizer.load_state_dict(loaded["optimizer"])
+    choose_kernel(args, trainer.optimizer)
     trainer.scheduler.load_state_dict(loaded["opt_param_scheduler"])
     if same_layout and ("cuda" in loaded["rng_state"]) == torch.cuda.is_available():
         set_random_states(loaded["rng_state"])

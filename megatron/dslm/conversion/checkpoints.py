@@ -23,6 +23,7 @@ from megatron.dslm.huggingface import (
     load_hf_weights,
     vocabulary_multiple,
 )
+from megatron.dslm.libraries import prepare_libraries
 from megatron.dslm.tasks import TASKS
 
 
@@ -51,6 +52,7 @@ def to_huggingface(
     check_class(chosen, saved)
     args = model_arguments(saved, SimpleNamespace(vocab_size=saved["vocab_size"]))
 
+    prepare_libraries()
     from dslm_patches.hf import DslmBertConfig, DslmGPTConfig
     from dslm_patches.hf.convert import to_hf
     from dslm_patches.hf.export import export_model
@@ -95,6 +97,7 @@ def to_megatron(load: str, save: str) -> str:
     args = model_arguments(saved, folder_tokenizer(load, saved))
     args.save = save
 
+    prepare_libraries()
     from dslm_patches.hf.names import correspondences
     from dslm_patches.hf.reader import FolderReader
     from megatron.dslm.checkpoints.save import save_weights
@@ -123,7 +126,6 @@ def model_arguments(saved: dict[str, Any], tokenizer: Any) -> Namespace:
     args.make_vocab_size_divisible_by = vocabulary_multiple(saved)
     args.group_query_attention = args.num_query_groups != args.num_attention_heads
     args.rank, args.world_size, args.tokenizer = 0, 1, tokenizer
-    args.transformer_impl = "local"  # checkpoints are the same
     validate_model(args)
     resolve_layout(args)
     return args

@@ -3,20 +3,17 @@
 from argparse import Namespace
 from typing import Any
 
-import torch
 from megatron.core.optimizer import MegatronOptimizer, get_megatron_optimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 
-from megatron.dslm.config import optimizer_config, with_cpu_kernels
+from megatron.dslm.config import optimizer_config
+from megatron.dslm.training.adam_steps import choose_kernel
 
 
 def build_optimizer(args: Namespace, chunks: list[Any]) -> MegatronOptimizer:
     """Adam or SGD over the wrapped chunks; biases and norm weights are not decayed."""
     optimizer = get_megatron_optimizer(optimizer_config(args), chunks)
-    if with_cpu_kernels(args) or torch.cuda.is_available():
-        for group in optimizer.param_groups:
-            if "fused" in group:  # torch's optimizer, not Transformer Engine's or Apex's
-                group["fused"] = True  # its own kernel: one pass over the weights in place of eight
+    choose_kernel(args, optimizer)
     return optimizer
 
 
