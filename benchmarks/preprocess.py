@@ -90,6 +90,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one pair, and 200 MB in place of 2 GB")
     quick = parser.parse_args().quick
+    if missing := [str(one) for one in (TEXT, VOCAB, Path(f"{GPT}-vocab.json")) if not one.exists()]:
+        parser.error(f"{missing[0]} is missing: run scripts/prepare_finetune_data.sh and scripts/prepare_demo_data.sh")
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder)
