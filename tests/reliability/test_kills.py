@@ -7,7 +7,7 @@ import pytest
 from tests.reliability.kill_test import check
 
 
-@pytest.mark.parametrize(("kills", "extra"), [(6, []), (4, ["--async-save"])])
+@pytest.mark.parametrize(("kills", "extra"), [(4, []), (3, ["--async-save"])])
 def test_nothing_is_lost_by_kills(tmp_path: Path, kills: int, extra: list[str]) -> None:
     told = check(kills, seed=kills, folder=tmp_path, extra=extra)
     assert told["kills"] == kills
