@@ -162,12 +162,13 @@ def main() -> None:
     parser.add_argument("--peers", nargs="+", choices=sorted({*CONTENDERS, "fp32"} - {"dslm"}), help="only these")
     parser.add_argument("--quick", action="store_true", help="two pairs of each comparison")
     args = parser.parse_args()
+    chosen = [(dtype, peer) for dtype in args.dtypes for peer in args.peers or peers[dtype] if peer in peers[dtype]]
+    if not chosen:
+        parser.error(f"--peers {' '.join(args.peers)}: not compared with in {' or '.join(args.dtypes)} on this machine")
     results = [
         compare(case, dtype, peer, 2 if args.quick else PAIRS.get(case, 7))
         for case in args.cases
-        for dtype in args.dtypes
-        for peer in peers[dtype]
-        if args.peers is None or peer in args.peers
+        for dtype, peer in chosen
     ]
     print_report("pretrain_throughput", results)
 
