@@ -167,6 +167,7 @@ class Watch:
             return  # not there yet, or gone in good order
         silent = time.monotonic() - self._heard_at
         if diagnosis.is_gone(beat):
+            time.sleep(2 * _BEAT_SECONDS)  # what it told last is old; by now this rank waits for it where it died
             self._declare(rank, beat, "its process died")
         elif silent > _SILENT_SECONDS:
             cut_off = diagnosis.is_stopped(beat) or (not diagnosis.is_here(beat) and self._steps > 1)
@@ -191,7 +192,7 @@ class Watch:
             self._declare(rank, beat, f"hangs in {beat['place'] or 'an unknown place'}")
 
     def _declare(self, rank: int, beat: dict[str, Any], what: str) -> None:
-        # The ranks step together, and what it told last may be a second old.
+        # The ranks step together, and what it told last may be a beat old.
         iteration = max(beat["iteration"], self.iteration)
         self._end(f"{self._program}: rank {rank}, iteration {iteration}: {what}", 1, blamed=beat)
 
