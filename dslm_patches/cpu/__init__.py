@@ -4,8 +4,10 @@ Where there is no GPU, importing this package hides Transformer Engine and Apex:
 """
 
 from dslm_patches.cpu.gpu_packages import hide_gpu_packages
+from dslm_patches.cpu.late_compile import compile_late
 
-hide_gpu_packages()  # before the next lines import megatron-core
+hide_gpu_packages()  # before the next line imports megatron-core
+compile_late()
 
 from dslm_patches.cpu.distributed_adam import resume_distributed_adam  # noqa: E402
 from dslm_patches.cpu.layer_norm import LayerNorm, Norm, RMSNorm  # noqa: E402

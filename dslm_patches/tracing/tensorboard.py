@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from dslm_patches.tracing.alerts import growth_rates
@@ -62,6 +61,8 @@ class TensorBoardTraces:
         self._writer.add_text("alerts", text, iteration)
 
     def _depth_figure(self, record: TraceRecord) -> Any:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
         figure = new_depth_figure(len(depth_panels(self._header)), dpi=80)
         title = f"{self._header.title}, iteration {record.iteration}"
         draw_depth_figure(figure, self._header, [Curve("measured", record)], title)

@@ -238,3 +238,35 @@ def test_what_needs_a_gpu_is_not_found_without_one(tmp_path: Path) -> None:
             [sys.executable, "-c", program], env=environment, capture_output=True, text=True, cwd=ROOT
         )
         assert told in done.stderr.splitlines()[-1]
+
+
+def test_the_compiler_is_imported_by_what_megatron_core_compiles(tmp_path: Path) -> None:
+    program = """
+import sys
+import dslm_patches.cpu
+dslm_patches.cpu.install()
+assert "torch._dynamo" not in sys.modules, "imported at the start"
+
+import torch
+import torch.nn.functional as F
+assert torch.compile.__module__ == "torch"
+
+from megatron.core.fusions.fused_bias_gelu import bias_gelu
+x, bias = torch.randn(4, 8), torch.randn(8)
+torch._dynamo.config.disable = True
+torch.testing.assert_close(bias_gelu(bias, x), F.gelu(x + bias, approximate="tanh"))
+
+graphs = []
+def backend(graph, inputs):
+    graphs.append(graph)
+    return graph
+
+from dslm_patches.cpu.late_compile import compiled_late
+torch._dynamo.config.disable = False
+double = compiled_late(lambda function: torch.compile(function, backend=backend), lambda x: 2 * x)
+assert not graphs
+torch.testing.assert_close([double(x), double(x)], [2 * x, 2 * x])
+assert len(graphs) == 1
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
