@@ -35,7 +35,8 @@ VARIANTS = [
 
 def check_layouts(ranks: RankPool, model: str, flags: list[str]) -> None:
     """Trains in TP 1 and in every layout; losses within 1e-5 relative, gradient norms within 1e-4."""
-    argv = [*SHAPE, *TRAINING, "--eval-iters", "0", *NO_DROPOUT, *flags, *data_flags(model)]
+    two_micro_batches = ["--global-batch-size", "4"]  # four are in tests/tracing/test_layouts.py
+    argv = [*SHAPE, *TRAINING, *two_micro_batches, "--eval-iters", "0", *NO_DROPOUT, *flags, *data_flags(model)]
     worker = "tests.distributed.trainer_workers:train"
     (expected,) = ranks.run(1, worker, argv=argv, model=model, steps=5)
     assert expected[0][0]["lm loss"] != expected[-1][0]["lm loss"], "the reference did not train"

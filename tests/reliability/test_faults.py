@@ -12,6 +12,7 @@ from tests.reliability.runs import TP2, Run, command, environment_of_fault, fact
 
 FAULTY = "tests/reliability/faulty_pretrain.py"
 SECONDS = 30.0
+STEPS = 24
 
 
 @pytest.mark.parametrize(
@@ -42,27 +43,24 @@ def test_a_broken_rank_ends_the_job_and_is_named(
     assert not run.left_over()
 
 
-def test_torchrun_goes_on_from_the_last_checkpoint_by_itself(corpus: None, tmp_path: Path) -> None:
-    straight, broken = tmp_path / "straight", tmp_path / "broken"
-    assert Run(command(straight, 12, *TP2)).wait()[0] == 0
-    broken.mkdir()
-    argv = command(broken, 12, *TP2, "--save-interval", "2")
+@pytest.fixture(scope="module")
+def straight(corpus: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of STEPS iterations that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("straight")
+    assert Run(command(folder, STEPS, *TP2)).wait()[0] == 0
+    return folder
+
+
+def test_torchrun_goes_on_from_the_last_checkpoint_by_itself(straight: Path, tmp_path: Path) -> None:
+    argv = command(tmp_path, STEPS, *TP2, "--save-interval", "6")
     load = argv.index("--load")
-    fault = environment_of_fault("die", 1, 8, broken, FAULT_ONCE=f"{broken}/once")
+    fault = environment_of_fault("die", 1, 8, tmp_path, FAULT_ONCE=f"{tmp_path}/once")
     # Without --load: a run that torchrun starts again goes on from its own --save.
     run = Run(argv[:load] + argv[load + 2 :], program=FAULTY, torchrun=("--max-restarts", "1"), **fault)
     code, output = run.wait()
     assert code == 0, output
-    assert "iter_0000006 at iteration 6 of 12" in output, output
-    assert curves(broken) == curves(straight)
-
-
-@pytest.fixture(scope="module")
-def straight(corpus: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of 40 iterations that nothing interrupted."""
-    folder = tmp_path_factory.mktemp("straight")
-    assert Run(command(folder, 40, *TP2)).wait()[0] == 0
-    return folder
+    assert f"iter_0000006 at iteration 6 of {STEPS}" in output, output
+    assert curves(tmp_path) == curves(straight)
 
 
 @pytest.mark.parametrize(("number", "to_all"), [(signal.SIGTERM, True), (signal.SIGUSR1, False)])
@@ -71,7 +69,7 @@ def test_a_run_that_is_asked_to_leave_saves_and_goes_on_bit_for_bit(
 ) -> None:
     asked = tmp_path / "asked"
     # Workers of the data get a scheduler's signals too.
-    run = Run(command(asked, 40, *TP2, "--save-interval", "3", "--num-workers", "1"))
+    run = Run(command(asked, STEPS, *TP2, "--save-interval", "3", "--num-workers", "1"))
     wait_for(asked / "save" / "iter_0000003", run)
     if to_all:
         run.process.send_signal(number)  # as a scheduler does, to torchrun, which hands it on
@@ -82,8 +80,8 @@ def test_a_run_that_is_asked_to_leave_saves_and_goes_on_bit_for_bit(
     assert (code == 0) == (not to_all), "torchrun itself ends by SIGTERM"
     kept = sorted(path.name for path in (asked / "save").glob("iter_*"))
     last = int(kept[-1].removeprefix("iter_"))
-    assert 3 < last < 40, kept
-    code, output = Run(command(asked, 40, *TP2)).wait()
+    assert 3 < last < STEPS, kept
+    code, output = Run(command(asked, STEPS, *TP2)).wait()
     assert code == 0, output
-    assert f"at iteration {last} of 40" in output
+    assert f"at iteration {last} of {STEPS}" in output
     assert curves(asked) == curves(straight)

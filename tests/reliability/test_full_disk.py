@@ -48,8 +48,16 @@ def complete(root: Path) -> list[int]:
     return saved
 
 
+@pytest.fixture(scope="module")
+def straight(corpus: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run whose disk has room."""
+    folder = tmp_path_factory.mktemp("straight")
+    assert Run(command(folder, 10, *TP2)).wait()[0] == 0
+    return folder
+
+
 @pytest.mark.parametrize("extra", [[], ["--async-save"]])
-def test_a_full_disk_costs_the_save_alone(corpus: None, tmp_path: Path, extra: list[str]) -> None:
+def test_a_full_disk_costs_the_save_alone(straight: Path, tmp_path: Path, extra: list[str]) -> None:
     disk, run = tmp_path / "disk", tmp_path / "run"
     disk.mkdir()
     if not can_mount(disk):
@@ -65,8 +73,6 @@ def test_a_full_disk_costs_the_save_alone(corpus: None, tmp_path: Path, extra: l
     assert "Traceback" not in output.partition("stopped: ")[0], output
     assert complete(run / "save") == [6, 4, 2]
     assert not list((run / "save").glob("*incomplete*"))
-    straight = tmp_path / "straight"
-    assert Run(command(straight, 10, *TP2)).wait()[0] == 0
     code, output = Run(command(run, 10, *TP2)).wait()
     assert code == 0, output
     assert "at iteration 6 of 10" in output

@@ -1,16 +1,10 @@
 """What is saved is all it takes: resumed runs go on bit for bit, in other layouts to rounding, and after kill -9."""
 
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 
-from tests.corpus import ROOT, data_flags
+from tests.corpus import data_flags
 from tests.curves import curves
 from tests.distributed.pool import RankPool
 
@@ -107,47 +101,3 @@ def test_weights_alone_begin_a_new_run(ranks: RankPool, corpus: None, tmp_path: 
     code, output = run(ranks, 1, [*command("bert", tmp_path / "second"), *pretrained, "--hidden-dropout", "0"])
     assert code == 2
     assert "--hidden-dropout 0.0 contradicts --pretrained-checkpoint" in output.splitlines()[-1]
-
-
-def test_a_run_killed_between_two_saves_goes_on_from_the_last(corpus: None, tmp_path: Path) -> None:
-    """torchrun with two ranks, kill -9 of all of them; the result equals that of a run that was let be."""
-    argv = ["--save-interval", "2", *TP2]
-    straight, killed = tmp_path / "straight", tmp_path / "killed"
-    launch(command("bert", straight, *argv)).wait(timeout=300)
-    process = launch(command("bert", killed, *argv, "--train-iters", "60", "--lr-decay-iters", "6"))
-    wait_for(killed / "save" / "iter_0000004" / "metadata.json", process)
-    # torchrun's workers lead sessions of their own: its process group alone would leave them training.
-    for one in [*psutil.Process(process.pid).children(recursive=True), process]:
-        one.kill()
-    process.wait()
-    assert not (killed / "save" / "iter_0000060").exists()
-    resumed = launch(command("bert", killed, *argv))
-    output, _ = resumed.communicate(timeout=300)
-    assert resumed.returncode == 0, output
-    assert "resumed from" in output or "done already" in output
-    expected, found = curves(straight)["training/lm loss"], curves(killed)["training/lm loss"]
-    assert {step: found[step] for step in expected} == expected
-
-
-def launch(argv: list[str]) -> "subprocess.Popen[str]":
-    """torchrun on two ranks, in a process group of its own."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment: dict[str, Any] = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(
-        [*torchrun, "pretrain_bert.py", *argv],
-        cwd=ROOT,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-
-
-def wait_for(path: Path, process: "subprocess.Popen[str]", seconds: float = 240.0) -> None:
-    """Waits until a file is there; fails when the process ends before."""
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, f"{path} did not appear"
-        time.sleep(0.02)
