@@ -1,4 +1,4 @@
-"""What is saved is all it takes: resumed runs go on bit for bit, in other layouts to rounding, and after kill -9."""
+"""What is saved is all it takes: resumed runs go on bit for bit, in other layouts to rounding."""
 
 from pathlib import Path
 
