@@ -56,16 +56,32 @@ def test_masked_elements_do_not_count(offset: float) -> None:
     assert np.isnan(found.correlation[0])
 
 
-def test_small_numbers_keep_their_digits() -> None:
+@pytest.mark.parametrize("size", [1e-36, 1e-12, 1e30, 1e37])
+def test_small_and_large_numbers_keep_their_digits(size: float) -> None:
     torch.manual_seed(0)
-    x = 1e-12 * torch.randn(64, 2, 16)
-    assert statistics([x]).variance[0] == pytest.approx(statistics_of(x)["variance"], rel=1e-5)
+    x = size * torch.randn(64, 2, 16)
+    found, expected = statistics([x]), statistics_of(x)
+    for name in ("mean", "variance", "rms", "correlation", "absolute_maximum"):
+        assert getattr(found, name)[0] == pytest.approx(expected[name], rel=1e-5), name
+    row, largest = element_sums(x, None)
+    elements = SiteStatistics.from_sums(row.numpy()[None], largest.numpy()[None])
+    for name in ("mean", "variance", "rms", "absolute_maximum"):
+        assert getattr(elements, name)[0] == pytest.approx(expected[name], rel=1e-5), name
+
+
+def test_long_sums_are_exact() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(256, 4, 8192)
+    found, expected = statistics([x]), x.double()
+    assert found.variance[0] == pytest.approx(expected.var(correction=0).item(), rel=1e-6)
+    assert found.rms[0] == pytest.approx(expected.square().mean().sqrt().item(), rel=1e-6)
 
 
 def test_non_finite_values_are_counted_in_bf16_too() -> None:
     x = torch.randn(4, 2, 8).to(torch.bfloat16)
     x[0, 0, :3] = torch.tensor([float("nan"), float("inf"), float("-inf")])
     assert statistics([x, torch.ones(4, 2, 8)]).non_finite[0] == 3.0
+    assert element_sums(x, None)[0][FIELDS.index("non_finite")] == 3.0
 
 
 @pytest.mark.parametrize(
