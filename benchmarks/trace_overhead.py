@@ -1,11 +1,12 @@
 """What tracing every layer's output, forward and backward, costs a training step: traced against untraced, in turn.
 
-    python benchmarks/trace_overhead.py [--quick]
+    python benchmarks/trace_overhead.py [--quick] [--cases every_step]
 
 The path of a traced run: hooks, collectives, trace.jsonl, TensorBoard's scalars. Its pictures, held to 0.5 % of the
 time, are drawn in the step before each timed block. BERT 12 x 256, sequence 128, batch 16, dropout 0.1, fp32, real
 text, one rank.
-every_step: blocks of ten traced steps beside blocks of ten untraced ones; every_10: with one traced step in ten.
+every_step: three traced steps beside three untraced ones, again and again; every_10: ten, one of which is traced,
+beside ten.
 Prints progress to standard error and one JSON line last.
 """
 
@@ -36,8 +37,8 @@ from megatron.dslm.training.optimization import build_optimizer, build_scheduler
 from megatron.dslm.training.step import Trainer
 from megatron.dslm.training.traced_steps import TracedSteps
 
-BLOCK = 10
-CASES = {"every_step": 1, "every_10": 10}
+CASES = {"every_step": (1, 3, 40), "every_10": (10, 10, 15)}
+"""Interval of the traces, steps in a block, pairs of blocks; short blocks, as a machine's speed wanders."""
 FLAGS = """--dslm --num-layers 12 --hidden-size 256 --num-attention-heads 4 --seq-length 128 --micro-batch-size 16
     --train-iters 100000 --lr 1e-4 --eval-iters 0 --log-interval 10 --trace-theory --split 90,5,5
     --data-path data/wikipedia/bert_text_sentence --vocab-file data/wikipedia/bert-vocab.txt
@@ -60,27 +61,27 @@ class Run:
         assert self.scheme == build_scheme("dslm", shape_from_flags(self.args, self.args.tokenizer.vocab_size))
         self.iteration = 1  # the first iteration is traced at any interval
 
-    def block(self, traces: TracedSteps | None) -> float:
-        """Seconds of ten steps."""
+    def block(self, steps: int, traces: TracedSteps | None = None) -> float:
+        """Seconds of so many steps, each."""
         start = time.perf_counter()
-        for _ in range(BLOCK):
+        for _ in range(steps):
             self.iteration += 1
             now = traces if traces is not None and traces.start(self.iteration) else None
             self.trainer.step(self.iterators, now.gradients_ready if now else None)
             if now:
                 now.finish()
-        return time.perf_counter() - start
+        return (time.perf_counter() - start) / steps
 
-    def traced_block(self, interval: int) -> float:
+    def traced_block(self, steps: int, interval: int) -> float:
         """The same with hooks on, and a trace at every `interval`; opening the files is not counted."""
         self.args.trace_interval = interval
         traces = TracedSteps(self.args, self.trainer.chunks, self.scheme, self.progress, self.iteration)
         # As in a long run: files are open and the prediction, made once, is there.
-        self.iteration = -(-self.iteration // BLOCK) * BLOCK
+        self.iteration = -(-self.iteration // interval) * interval
         traces.start(self.iteration)
         self.trainer.step(self.iterators, traces.gradients_ready)
         traces.finish()
-        seconds = self.block(traces)
+        seconds = self.block(steps, traces)
         traces.remove()
         return seconds
 
@@ -89,18 +90,20 @@ def main() -> None:
     """Runs both cases."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two pairs of each case: under a minute")
-    pairs = 2 if parser.parse_args().quick else 15
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    asked = parser.parse_args()
     prepare_libraries()
     with tempfile.TemporaryDirectory() as folder:
         run = Run(folder)
         assert not unwrap_model(run.trainer.chunks[0]).encoder.layers[0]._forward_hooks
-        run.block(None)
+        run.block(10)
         results = []
-        for case, interval in CASES.items():
+        for case in asked.cases:
+            interval, steps, pairs = CASES[case]
             traced, untraced = [], []
-            for _ in range(pairs):
-                traced.append(run.traced_block(interval) / BLOCK)
-                untraced.append(run.block(None) / BLOCK)
+            for _ in range(2 if asked.quick else pairs):
+                traced.append(run.traced_block(steps, interval))
+                untraced.append(run.block(steps))
                 told = f"{case}: {traced[-1]:.4f} s a step traced, {untraced[-1]:.4f} s untraced"
                 print(told, file=sys.stderr, flush=True)
             results.append(paired(case, "step_time", traced, untraced))
