@@ -17,7 +17,13 @@ def compile_late() -> None:
     if torch.cuda.is_available() or "megatron.core" in sys.modules:
         return
     torch_compile = torch.compile
-    torch.compile = functools.partial(compiled_late, torch_compile)
+
+    def compile_at_call(model: Any = None, **options: Any) -> Any:
+        if model is None or options:  # not what jit_fuser does
+            return torch_compile(model, **options)
+        return compiled_late(torch_compile, model)
+
+    torch.compile = compile_at_call
     try:
         import megatron.core  # noqa: F401  # whose jit_fuser is what stands there now
     finally:

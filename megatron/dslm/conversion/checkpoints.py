@@ -7,7 +7,7 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
-from dslm_patches.hf_folder import read_config, require_new
+from dslm_patches.hf_folder import read_config, require_new, weight_files
 from megatron.dslm.arguments.layout import resolve_layout
 from megatron.dslm.arguments.parse import build_parser
 from megatron.dslm.arguments.validate import validate_model
@@ -92,6 +92,7 @@ def to_megatron(load: str, save: str) -> str:
         ValueError: no such folder, pickled weights, a model that Megatron's flags cannot describe.
     """
     saved = hf_arguments(load)
+    weight_files(load)  # before the seconds that it takes to build a model
     if find_checkpoint(save, "--save") is not None:
         raise ValueError(f"--save {save} holds a checkpoint already: remove it, or give another folder")
     args = model_arguments(saved, folder_tokenizer(load, saved))
