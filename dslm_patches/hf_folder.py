@@ -4,6 +4,8 @@ import json
 import os
 from typing import Any
 
+from dslm_patches.errors import UserError
+
 _STOCK_DEFAULTS: dict[str, Any] = {
     "vocab_size": 30522,
     "hidden_size": 768,
@@ -33,16 +35,16 @@ def read_config(folder: str, flag: str = "--load") -> dict[str, Any]:
     """The config.json of a folder of "dslm_bert", "dslm_gpt" or stock "bert".
 
     Raises:
-        ValueError: none there, or of another model; `flag` and the file are named.
+        UserError: none there, or of another model; `flag` and the file are named.
     """
     path = os.path.join(folder, "config.json")
     try:
         with open(path, encoding="utf-8") as file:
             config = json.load(file)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{flag}: {path} cannot be read: {error}") from None
+        raise UserError(f"{flag}: {path} cannot be read: {error}") from None
     if not isinstance(config, dict) or config.get("model_type") not in ("dslm_bert", "dslm_gpt", "bert"):
-        raise ValueError(f"{flag}: {path} does not say model_type dslm_bert, dslm_gpt or bert")
+        raise UserError(f"{flag}: {path} does not say model_type dslm_bert, dslm_gpt or bert")
     return config
 
 
@@ -50,25 +52,25 @@ def require_new(folder: str, flag: str = "--save") -> None:
     """Refuses a folder that is there and not empty, so that nothing is overwritten.
 
     Raises:
-        ValueError: it is; `flag` and the folder are named.
+        UserError: it is; `flag` and the folder are named.
     """
     if os.path.exists(folder) and (not os.path.isdir(folder) or os.listdir(folder)):
-        raise ValueError(f"{flag} {folder} is there already: remove it, or give another folder")
+        raise UserError(f"{flag} {folder} is there already: remove it, or give another folder")
 
 
 def stock_bert_fields(config: dict[str, Any]) -> dict[str, Any]:
     """A stock BERT's config.json as arguments of DslmBertConfig: Post-LN, Megatron's initialisation.
 
     Raises:
-        ValueError: a stock BERT with what BERT here does not have, by the field's name.
+        UserError: a stock BERT with what BERT here does not have, by the field's name.
     """
     for name, only in _STOCK_ONLY.items():
         if config.get(name, only) != only:
-            raise ValueError(f"{name} {config[name]!r} of a stock BERT cannot be taken over: only {only!r} can")
+            raise UserError(f"{name} {config[name]!r} of a stock BERT cannot be taken over: only {only!r} can")
     std = config.get("initializer_range", 0.02)
     fields = {name: config.get(name, default) for name, default in _STOCK_DEFAULTS.items()}
     if fields["hidden_size"] % fields["num_attention_heads"]:
-        raise ValueError(
+        raise UserError(
             f"hidden_size {fields['hidden_size']} is not divisible by num_attention_heads "
             f"{fields['num_attention_heads']}"
         )
@@ -94,7 +96,7 @@ def weight_files(folder: str, flag: str = "--load") -> list[str]:
     """The safetensors files of a folder, one or as its index lists them.
 
     Raises:
-        ValueError: none; pickled weights, which could run code, are refused.
+        UserError: none; pickled weights, which could run code, are refused.
     """
     single, index = (os.path.join(folder, name) for name in ("model.safetensors", "model.safetensors.index.json"))
     if os.path.isfile(single):
@@ -104,13 +106,13 @@ def weight_files(folder: str, flag: str = "--load") -> list[str]:
             with open(index, encoding="utf-8") as file:
                 names = sorted(set(json.load(file)["weight_map"].values()))
             if any(os.path.basename(name) != name or name in ("", ".", "..") for name in names):
-                raise ValueError(f"names files elsewhere: {names}")
+                raise UserError(f"names files elsewhere: {names}")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{flag}: {index} is not an index of safetensors: {error!r}") from None
+            raise UserError(f"{flag}: {index} is not an index of safetensors: {error!r}") from None
         return [os.path.join(folder, name) for name in names]
     if os.path.isdir(folder) and any(name.endswith(".bin") for name in os.listdir(folder)):
-        raise ValueError(
+        raise UserError(
             f"{flag}: {folder} holds pickled weights, which can run code: load it in transformers where you trust it "
             "and save_pretrained again, which writes model.safetensors"
         )
-    raise ValueError(f"{flag}: {folder} holds no model.safetensors")
+    raise UserError(f"{flag}: {folder} holds no model.safetensors")

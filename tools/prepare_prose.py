@@ -13,6 +13,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from dslm_patches.errors import UserError
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from megatron.dslm.data.command_line import ToolArgumentParser, atomic_outputs, run_tool
@@ -53,7 +55,7 @@ def main() -> None:
                 output.write(json.dumps({"text": document}, ensure_ascii=False) + "\n")
             parts.append((name, len(documents), sum(len(document.encode()) for document in documents)))
         if not parts:
-            raise ValueError(f"--sources {' '.join(args.sources)}: none could be fetched; nothing written")
+            raise UserError(f"--sources {' '.join(args.sources)}: none could be fetched; nothing written")
     for name, num_documents, num_bytes in parts:
         print(f"{name:<14}{num_documents:>6} documents{num_bytes / 1e6:>8.2f} MB")
     print(f"wrote {args.output}: {sum(n for _, n, _ in parts)} documents, {sum(n for _, _, n in parts) / 1e6:.2f} MB")

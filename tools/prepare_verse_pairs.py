@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dslm_patches.errors import UserError
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from megatron.dslm.data.command_line import ToolArgumentParser, atomic_outputs, run_tool
@@ -89,7 +91,7 @@ def write_tasks(found: "Sequence[Verse]", seed: int, folder: Path) -> dict[str, 
         maker = VerseTasks(found, split, seed)
         paraphrase[split], relation[split], four_way[split] = maker.paraphrase(), maker.relation(), maker.four_way()
         if not (paraphrase[split] and relation[split] and four_way[split]):
-            raise ValueError(f"--seed {seed}: no rows for {split}; expected the verses of two whole Bibles")
+            raise UserError(f"--seed {seed}: no rows for {split}; expected the verses of two whole Bibles")
         files.write_paraphrase(paraphrase[split], folder / "paraphrase" / f"{split}.tsv")
         files.write_relation(relation[split], folder / "relation" / f"{split}.tsv", 5 if split == "dev" else 1)
         files.write_four_way(four_way[split], folder / "four_way" / split / "high")
@@ -155,16 +157,16 @@ def main() -> None:
     if done.is_file():
         summary = json.loads(done.read_text(encoding="utf-8"))
         if not isinstance(summary, dict) or not {"seed", "tasks", "files"} <= summary.keys():
-            raise ValueError(f"--output {args.output}: holds something else; expected a new or empty folder")
+            raise UserError(f"--output {args.output}: holds something else; expected a new or empty folder")
         if summary["seed"] != args.seed:
-            raise ValueError(
+            raise UserError(
                 f"--output {args.output}: made with --seed {summary['seed']}; expected another folder for {args.seed}"
             )
         print(f"{args.output}: already there, nothing done (remove it to write it again)")
         show(summary)
         return
     if args.output.exists() and not (args.output.is_dir() and not any(args.output.iterdir())):
-        raise ValueError(f"--output {args.output}: holds something else; expected a new or empty folder")
+        raise UserError(f"--output {args.output}: holds something else; expected a new or empty folder")
 
     from megatron.dslm.data.verses import chapter_texts, content_hash, write_verses
 

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dslm_patches.errors import UserError
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from megatron.dslm.data.command_line import (
@@ -88,7 +90,7 @@ def main() -> None:
             num_bytes += len(article.text.encode())
             bar.update()
         if num_articles == 0:
-            raise ValueError(f"--source {args.source}: no article found; nothing written")
+            raise UserError(f"--source {args.source}: no article found; nothing written")
     print(f"wrote {args.output}: {num_articles} articles, {num_bytes / 1e6:.2f} MB of text")
 
 

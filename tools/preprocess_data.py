@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dslm_patches.errors import UserError
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from megatron.dslm.data.command_line import (
@@ -136,7 +138,7 @@ def main() -> None:
     try:
         totals = preprocess(inputs, args.output_prefix, options, args.workers, reporter)
     except BadLineError as error:
-        raise ValueError(f"{error} (--on-bad-line skip leaves such lines out)") from error
+        raise UserError(f"{error} (--on-bad-line skip leaves such lines out)") from error
     reporter.close(totals)
     sequences = "sentences" if args.split_sentences else "sequences"
     print(

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dslm_patches.errors import UserError
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from megatron.dslm.data.command_line import ToolArgumentParser, run_tool
@@ -41,18 +43,18 @@ def read_runs(folders: list[str], which: str) -> Iterator[tuple[Path, dict[str, 
     """Each run's folder with its metrics.json, None where it is not complete.
 
     Raises:
-        ValueError: a folder without runs, or a file that finetune.py did not write.
+        UserError: a folder without runs, or a file that finetune.py did not write.
     """
     for folder in folders:
         paths = sorted(Path(folder).glob("**/metrics.json"))
         if not paths:
-            raise ValueError(f"{folder}: no run with a metrics.json of finetune.py")
+            raise UserError(f"{folder}: no run with a metrics.json of finetune.py")
         for path in paths:
             try:
                 run = json.loads(path.read_text(encoding="utf-8"))
                 complete = run["history"][-1]["iteration"] == run["train_iters"] and which in run
             except (ValueError, KeyError, IndexError, TypeError) as error:
-                raise ValueError(f"{path}: not a metrics.json of finetune.py: {error!r}") from None
+                raise UserError(f"{path}: not a metrics.json of finetune.py: {error!r}") from None
             yield path.parent, run if complete else None
 
 
@@ -102,7 +104,7 @@ def main() -> None:
         else:
             runs.append(run)
     if not runs:
-        raise ValueError(f"{' '.join(args.folders)}: no run is complete")
+        raise UserError(f"{' '.join(args.folders)}: no run is complete")
     found = rows(runs, which)
     print(table(found))
     if args.json is not None:

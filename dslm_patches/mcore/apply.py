@@ -6,6 +6,7 @@ from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.transformer.transformer_layer import TransformerLayer
 from torch import nn
 
+from dslm_patches.errors import UserError
 from dslm_patches.mcore.initialize import initialize_weights
 from dslm_patches.mcore.post_ln import PostLNTransformerLayer
 from dslm_patches.mcore.residual import scaled_bias_dropout_add
@@ -36,7 +37,7 @@ def apply_scheme(
         The prescription that was applied.
 
     Raises:
-        ValueError: unknown scheme, a model whose norm placement is not the scheme's, a parameter without role.
+        UserError: unknown scheme, a model whose norm placement is not the scheme's, a parameter without role.
     """
     if isinstance(scheme, str):
         scheme = build_scheme(scheme, model_shape(model), options)
@@ -44,7 +45,7 @@ def apply_scheme(
         if isinstance(module, TransformerLayer):
             placement = "post" if isinstance(module, PostLNTransformerLayer) else "pre"
             if placement != scheme.norm_placement:
-                raise ValueError(
+                raise UserError(
                     f"the scheme is {scheme.norm_placement}-LN and the model {placement}-LN: build the model "
                     f"from with_norm_placement(spec, {scheme.norm_placement!r})"
                 )

@@ -7,6 +7,7 @@ import torch
 from megatron.core import parallel_state
 from torch import Tensor
 
+from dslm_patches.errors import UserError
 from dslm_patches.mcore.roles import ParameterRole, parameter_role
 from dslm_patches.schemes import DepthScheme
 
@@ -19,7 +20,7 @@ def initialize_weights(model: Any, scheme: DepthScheme, seed: int) -> None:
     again alone.
 
     Raises:
-        ValueError: a parameter whose role is not known, by its name.
+        UserError: a parameter whose role is not known, by its name.
     """
     for name, parameter in model.named_parameters():
         with torch.no_grad():
@@ -30,7 +31,7 @@ def initialize_weights(model: Any, scheme: DepthScheme, seed: int) -> None:
             elif "norm" in name and name.endswith("weight"):
                 parameter.fill_(0.0 if model.config.layernorm_zero_centered_gamma else 1.0)
             else:
-                raise ValueError(f"depth scheme {scheme.name}: no rule to initialise the parameter {name}")
+                raise UserError(f"depth scheme {scheme.name}: no rule to initialise the parameter {name}")
 
 
 def draw_weight(role: ParameterRole, shape: tuple[int, int], scheme: DepthScheme, seed: int) -> Tensor:
@@ -67,6 +68,6 @@ def _draw_shard(model: Any, name: str, parameter: Any, scheme: DepthScheme, seed
         shape[parameter.partition_dim] *= size
     role = parameter_role(model, name, shape[0])
     if role is None:
-        raise ValueError(f"depth scheme {scheme.name}: no rule to initialise the parameter {name}")
+        raise UserError(f"depth scheme {scheme.name}: no rule to initialise the parameter {name}")
     weight = draw_weight(role, (shape[0], shape[1]), scheme, seed)
     return weight if size == 1 else take_shard(weight, parameter.partition_dim, rank, size, gated=role.gated)

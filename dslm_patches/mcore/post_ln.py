@@ -8,6 +8,8 @@ from megatron.core.transformer.transformer_layer import TransformerLayer
 from megatron.core.utils import make_viewless_tensor
 from torch import Tensor, nn
 
+from dslm_patches.errors import UserError
+
 _PASSED_TO_ATTENTION = (
     "rotary_pos_emb",
     "rotary_pos_cos",
@@ -27,13 +29,13 @@ class PostLNTransformerLayer(TransformerLayer):
     its parameters have the names of the Pre-LN layer's. Hidden states are [s, b, h].
 
     Raises:
-        ValueError: selective recompute of LayerNorm or MLP, which belong to megatron-core's Pre-LN forward.
+        UserError: selective recompute of LayerNorm or MLP, which belong to megatron-core's Pre-LN forward.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.recompute_input_layernorm or self.recompute_pre_mlp_layernorm or self.recompute_mlp:
-            raise ValueError(
+            raise UserError(
                 "--recompute-modules layernorm and mlp are not available with Post-LN: use "
                 "--recompute-granularity full, or core_attn"
             )

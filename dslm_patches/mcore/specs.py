@@ -8,6 +8,7 @@ from megatron.core.models.gpt import gpt_layer_specs
 from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.transformer.spec_utils import ModuleSpec
 
+from dslm_patches.errors import UserError
 from dslm_patches.mcore.post_ln import PostLNTransformerLayer
 from dslm_patches.schemes import NormPlacement
 
@@ -40,13 +41,13 @@ def with_norm_placement(spec: ModuleSpec, norm_placement: NormPlacement) -> Modu
     skip; Post-LN takes the two apart.
 
     Raises:
-        ValueError: a placement that is neither.
+        UserError: a placement that is neither.
     """
     spec = copy.deepcopy(spec)
     if norm_placement == "pre":
         return spec
     if norm_placement != "post":
-        raise ValueError(f"unknown norm placement {norm_placement!r}: known are pre, post")
+        raise UserError(f"unknown norm placement {norm_placement!r}: known are pre, post")
     layer = spec.submodules
     if layer.input_layernorm is IdentityOp:
         layer.input_layernorm = layer.pre_mlp_layernorm = _unfuse_norms(layer)
@@ -65,6 +66,6 @@ def _unfuse_norms(layer: Any) -> type:
 
     attention, mlp = layer.self_attention.submodules, layer.mlp.submodules
     if (attention.linear_qkv, mlp.linear_fc1) != (TELayerNormColumnParallelLinear,) * 2:
-        raise ValueError("Post-LN needs a layer spec with its own LayerNorms or Transformer Engine's LayerNorm-linears")
+        raise UserError("Post-LN needs a layer spec with its own LayerNorms or Transformer Engine's LayerNorm-linears")
     attention.linear_qkv = mlp.linear_fc1 = TEColumnParallelLinear
     return TENorm

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pkgutil import iter_modules
 
+from dslm_patches.errors import UserError
 from dslm_patches.schemes.base import (
     DepthScheme,
     LayerPrescription,
@@ -54,9 +55,9 @@ def build_scheme(name: str, shape: ModelShape, options: SchemeOptions | None = N
     """The prescription of scheme `name` for a model of the given shape.
 
     Raises:
-        ValueError: an unknown name (the known ones are listed), or options the scheme cannot hold.
+        UserError: an unknown name (the known ones are listed), or options the scheme cannot hold.
     """
     names = scheme_names()
     if name not in names:
-        raise ValueError(f"unknown depth scheme {name!r}: known are {', '.join(names)}")
+        raise UserError(f"unknown depth scheme {name!r}: known are {', '.join(names)}")
     return _BUILDERS[name](shape, options or SchemeOptions())

@@ -1,5 +1,6 @@
 """What the theory says of a model under a depth scheme: every layer's variance, correlation and gradient variance."""
 
+from dslm_patches.errors import UserError
 from dslm_patches.schemes.base import DepthScheme, LayerPrescription, ModelShape, WeightRole
 from dslm_patches.theory.embeddings import pair_scatter
 from dslm_patches.theory.moments import Moments, warn_outside
@@ -19,11 +20,11 @@ def predict(
         OutsideTheoryWarning: where predictions were measured to be off by more than 10 %.
 
     Raises:
-        ValueError: a correlation, dropout or activation outside the theory's domain, or cross-attention, for which
+        UserError: a correlation, dropout or activation outside the theory's domain, or cross-attention, for which
             the theory's stack has no component yet.
     """
     if shape.context_correlation is not None:
-        raise ValueError("the prediction covers encoders and decoders without cross-attention")
+        raise UserError("the prediction covers encoders and decoders without cross-attention")
     if shape.gated or scheme.norm_placement == "post":
         warn_outside(
             "gradients of gated FFNs and Post-LN models were measured 5 to 20 % above the prediction, and those of "

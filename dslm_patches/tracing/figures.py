@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dslm_patches.errors import UserError
 from dslm_patches.tracing.record import Array, TraceRecord
 from dslm_patches.tracing.trace_file import Prediction, TraceHeader
 
@@ -105,12 +106,12 @@ def new_depth_figure(panels: int, dpi: int = 110) -> Figure:
     """An empty figure for so many panels.
 
     Raises:
-        ValueError: no panel, as in a trace with neither layers' outputs nor weights.
+        UserError: no panel, as in a trace with neither layers' outputs nor weights.
     """
     from matplotlib.figure import Figure
 
     if panels == 0:
-        raise ValueError("nothing to draw against depth: trace the sites layer or weights")
+        raise UserError("nothing to draw against depth: trace the sites layer or weights")
 
     rows = -(-panels // COLUMNS)
     figure = Figure(figsize=(4.2 * min(panels, COLUMNS), 3.0 * rows + 0.4), dpi=dpi)

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from dslm_patches.errors import UserError
+
 SITES = {
     "layer": "output of each transformer layer",
     "attention": "each attention branch, before dropout and the residual add",
@@ -23,12 +25,12 @@ def tensor_names(sites: Sequence[str]) -> tuple[str, ...]:
     """Names of the tensors that these sites measure, in the order of COMPUTED.
 
     Raises:
-        ValueError: an unknown site, or none.
+        UserError: an unknown site, or none.
     """
     unknown = [site for site in sites if site not in SITES]
     if unknown or not sites:
         told = f"{unknown[0]!r} is not a trace site" if unknown else "there is no trace site"
-        raise ValueError(f"{told}: known are {', '.join(SITES)}")
+        raise UserError(f"{told}: known are {', '.join(SITES)}")
     wanted = {name for site in sites for name in _OF_SITE.get(site, (site,))}
     return tuple(name for name in COMPUTED if name in wanted)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dslm_patches.errors import UserError
 from dslm_patches.tracing.names import DIRECTIONS
 
 Array = np.ndarray
@@ -135,7 +136,7 @@ class TraceRecord:
         """The inverse of `as_json`, null as NaN.
 
         Raises:
-            ValueError: anything else than what `as_json` gives.
+            UserError: anything else than what `as_json` gives.
         """
         try:
             sites = {
@@ -150,7 +151,7 @@ class TraceRecord:
             }
             return cls(int(content["iteration"]), sites, weights)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"not a traced step ({type(error).__name__}: {error})") from None
+            raise UserError(f"not a traced step ({type(error).__name__}: {error})") from None
 
 
 def _norm(squares: Array, count: Array) -> Array:

@@ -12,6 +12,8 @@ from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.transformer.transformer_layer import TransformerLayer
 from torch import Tensor, nn
 
+from dslm_patches.errors import UserError
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -44,7 +46,7 @@ def probes(model: Any, names: Sequence[str]) -> Iterator[Probe]:
     """The probes of an unwrapped model chunk.
 
     Raises:
-        ValueError: a site that this model does not have as a module of its own.
+        UserError: a site that this model does not have as a module of its own.
     """
     for layer in transformer_layers(model):
         for probe in _layer_probes(layer):
@@ -59,7 +61,7 @@ def probes(model: Any, names: Sequence[str]) -> Iterator[Probe]:
     for name, module in once.items():
         if name in names and module is not None:
             if getattr(module, "gather_output", False):
-                raise ValueError("--trace-sites head: logits gathered over the tensor-parallel ranks are not covered")
+                raise UserError("--trace-sites head: logits gathered over the tensor-parallel ranks are not covered")
             yield Probe(name, module, sharded=name == "head")
 
 
@@ -89,14 +91,14 @@ def _layer_probes(layer: Any) -> Iterator[Probe]:
 
 def _check_probe(probe: Probe) -> None:
     if getattr(probe.module, "window_size", None) is not None:
-        raise ValueError("--trace-sites logits: sliding-window attention is not covered; leave logits out")
+        raise UserError("--trace-sites logits: sliding-window attention is not covered; leave logits out")
     if isinstance(probe.module, IdentityOp):
-        raise ValueError(
+        raise UserError(
             "--trace-sites norms: Transformer Engine fuses each LayerNorm into the linear after it, so its output "
             "cannot be seen; use --transformer-impl local, or leave norms out"
         )
     if probe.module is None:
-        raise ValueError(
+        raise UserError(
             "--trace-sites logits: fused attention has no logits to see; use --transformer-impl local, or leave logits "
             "out"
         )
@@ -130,14 +132,14 @@ _REFUSED_CONFIG = {
 
 
 def refuse_what_is_not_covered(chunks: Sequence[Any], models: Sequence[Any]) -> None:
-    """Raises ValueError that names the mode in which a model would not be measured rightly.
+    """Raises UserError that names the mode in which a model would not be measured rightly.
 
     Args:
         chunks: model chunks, wrapped or not.
         models: the same, unwrapped.
     """
     for told in _not_covered(chunks, models):
-        raise ValueError(f"tracing does not cover {told}: turn it off, or the tracing (--trace-interval 0)")
+        raise UserError(f"tracing does not cover {told}: turn it off, or the tracing (--trace-interval 0)")
 
 
 def _not_covered(chunks: Sequence[Any], models: Sequence[Any]) -> Iterator[str]:

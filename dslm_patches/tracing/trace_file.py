@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dslm_patches.errors import UserError
 from dslm_patches.tracing.record import Array, TraceRecord
 
 NAME = "trace.jsonl"
@@ -65,17 +66,17 @@ class TraceHeader:
         """The inverse of `as_json`.
 
         Raises:
-            ValueError: anything else than what `as_json` gives.
+            UserError: anything else than what `as_json` gives.
         """
         try:
             if content["trace"] != _FORMAT:
-                raise ValueError(f"a trace of format {content['trace']}, not {_FORMAT}")
+                raise UserError(f"a trace of format {content['trace']}, not {_FORMAT}")
             prediction = content["prediction"]
             if prediction is not None:
                 prediction = Prediction(**{name: _value(told) for name, told in prediction.items()})
             return cls(str(content["title"]), int(content["num_layers"]), list(content["sites"]), prediction)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"not the header of a trace ({type(error).__name__}: {error})") from None
+            raise UserError(f"not the header of a trace ({type(error).__name__}: {error})") from None
 
 
 class TraceWriter:
@@ -119,7 +120,7 @@ def read_records(run: str | Path) -> Iterator[TraceRecord]:
         run: the folder of trace.jsonl, or the file.
 
     Raises:
-        ValueError: no trace, or a line that is none; the file and line are named.
+        UserError: no trace, or a line that is none; the file and line are named.
     """
     path = trace_path(run)
     with path.open() as file:
@@ -130,21 +131,21 @@ def read_records(run: str | Path) -> Iterator[TraceRecord]:
                 try:
                     yield TraceRecord.from_json(content)
                 except ValueError as error:
-                    raise ValueError(f"{path}, line {number}: {error}") from None
+                    raise UserError(f"{path}, line {number}: {error}") from None
 
 
 def trace_path(run: str | Path) -> Path:
     """The trace file of a run.
 
     Raises:
-        ValueError: there is none, or it is empty.
+        UserError: there is none, or it is empty.
     """
     path = Path(run)
     path = path / NAME if path.is_dir() else path
     if not path.is_file():
-        raise ValueError(f"{path} does not exist: {run} holds no trace (train with --trace-interval and --trace-dir)")
+        raise UserError(f"{path} does not exist: {run} holds no trace (train with --trace-interval and --trace-dir)")
     if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty")
+        raise UserError(f"{path} is empty")
     return path
 
 
@@ -156,9 +157,9 @@ def _parsed(line: str, path: Path, number: int) -> dict[str, Any]:
     try:
         content = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {number}: {error}") from None
+        raise UserError(f"{path}, line {number}: {error}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path}, line {number}: not a trace")
+        raise UserError(f"{path}, line {number}: not a trace")
     return content
 
 

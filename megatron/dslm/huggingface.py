@@ -7,6 +7,7 @@ import os
 import re
 from typing import Any
 
+from dslm_patches.errors import UserError
 from dslm_patches.hf_folder import read_config, stock_bert_fields
 from megatron.dslm.arguments.shape import padded_size
 
@@ -73,17 +74,17 @@ def hf_arguments(folder: str, flag: str = "--load") -> dict[str, Any]:
     """The model and depth-scheme arguments, by argparse's names, of the model in a Dslm or stock BERT folder.
 
     Raises:
-        ValueError: no such folder, or a model that Megatron's flags cannot describe; `flag` or the field is named.
+        UserError: no such folder, or a model that Megatron's flags cannot describe; `flag` or the field is named.
     """
     config = read_config(folder, flag)
     fields = stock_bert_fields(config) if config["model_type"] == "bert" else config
     missing = [name for name in (*_FIELDS.values(), "use_bias") if name not in fields and not name.startswith("dslm_")]
     if missing:
-        raise ValueError(f"{flag}: {os.path.join(folder, 'config.json')} does not say {', '.join(missing)}")
+        raise UserError(f"{flag}: {os.path.join(folder, 'config.json')} does not say {', '.join(missing)}")
     recorded = fields.get("megatron") or {}
     is_bert = config["model_type"] != "dslm_gpt"
     if is_bert and fields["type_vocab_size"] not in (0, 2):
-        raise ValueError(
+        raise UserError(
             f"{flag}: {folder} has type_vocab_size {fields['type_vocab_size']}: Megatron's BERT has 2 or none"
         )
     rows = fields["vocab_size"]
@@ -146,7 +147,7 @@ def load_hf_weights(
         The layout-free names of the parameters, of all ranks, that the folder has nothing for: new heads.
 
     Raises:
-        ValueError: a tensor of another shape or, if strict, without its match, by its name. On all ranks alike.
+        UserError: a tensor of another shape or, if strict, without its match, by its name. On all ranks alike.
     """
     import torch
     from megatron.core.utils import unwrap_model
@@ -181,7 +182,7 @@ def load_hf_weights(
         name = sorted(seen ^ set(places))[0]
         problem = f"{name} is missing from the folder" if name in seen else f"the model has no place for {name}"
     if problem is not None:
-        raise ValueError(f"{flag} {folder}: {problem}")
+        raise UserError(f"{flag} {folder}: {problem}")
     return sorted(seen - set(places))
 
 
@@ -201,5 +202,5 @@ def _fill(parameter: Any, name: str, whole: Any, config: Any, *, gated: bool) ->
     if of_vocabulary and shape[0] >= (config.tokenizer_vocab_size or config.vocab_size):
         whole = F.pad(whole, (0,) * (2 * whole.dim() - 1) + (max(0, shape[0] - whole.size(0)),))[: shape[0]]
     if list(whole.shape) != shape:
-        raise ValueError(f"{name} is {list(whole.shape)} in the folder, and the model wants {shape}")
+        raise UserError(f"{name} is {list(whole.shape)} in the folder, and the model wants {shape}")
     parameter.copy_(whole if size == 1 else take_shard(whole, dim, rank, size, gated=gated))

@@ -10,6 +10,7 @@ from megatron.core.num_microbatches_calculator import init_num_microbatches_calc
 from megatron.core.optimizer import USING_PYTORCH_OPTIMIZER
 
 import dslm_patches.cpu
+from dslm_patches.errors import UserError
 from megatron.dslm.faults.meeting import Meeting
 
 
@@ -24,7 +25,7 @@ def initialize(args: Namespace) -> Meeting:
     if torch.cuda.is_available():
         local, devices = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= devices:
-            raise ValueError(f"torchrun --nproc-per-node: rank {local} of this machine has no GPU, there are {devices}")
+            raise UserError(f"torchrun --nproc-per-node: rank {local} of this machine has no GPU, there are {devices}")
         torch.cuda.set_device(local)
     else:
         # torchrun sets one thread a rank and says so; a lone process may use the cores it finds.

@@ -19,7 +19,7 @@ def load_pretrained(args: Namespace, chunks: list[Any], task: str | None) -> lis
     have other classes, and a stock BERT's another order of them.
 
     Raises:
-        ValueError: a tensor of another shape, by its name, or weights that are not safetensors.
+        UserError: a tensor of another shape, by its name, or weights that are not safetensors.
     """
     folder = args.pretrained_checkpoint
     if is_hf_folder(folder):

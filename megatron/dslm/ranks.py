@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from dslm_patches.errors import UserError
+
 
 def from_all_ranks(value: Any) -> list[Any]:
     """The value of every rank, by rank; all of them call it."""
@@ -37,7 +39,7 @@ def json_of_last_rank(args: Namespace, path: str, keys: tuple[str, ...]) -> dict
     """The JSON object in a file of the last rank's machine, None without a file; all ranks call it.
 
     Raises:
-        ValueError: on all ranks, a file that is no object with `keys`.
+        UserError: on all ranks, a file that is no object with `keys`.
     """
     content: dict[str, Any] | None = None
     problem = None
@@ -51,5 +53,5 @@ def json_of_last_rank(args: Namespace, path: str, keys: tuple[str, ...]) -> dict
             problem = f"{path} cannot be read: {error}"
     content, problem = from_last_rank(args, (content, problem))
     if problem is not None:
-        raise ValueError(problem)
+        raise UserError(problem)
     return content

@@ -1,6 +1,6 @@
 """pretrain_bert.py with one fault in it: FAULT="KIND RANK ITERATION", only once where FAULT_ONCE names a file to be.
 
-Kinds: raise an error; mistake, a ValueError of one rank; hang in Python; stop by SIGSTOP; die by SIGKILL, while the
+Kinds: raise an error; mistake, a UserError of one rank; hang in Python; stop by SIGSTOP; die by SIGKILL, while the
 others come late to that iteration. When it happens FAULT_LOG gets the time.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dslm_patches.errors import UserError
 from pretrain_bert import main
 
 _KINDS: dict[str, Callable[[], Any]] = {
@@ -41,7 +42,7 @@ def put_fault() -> None:
             if kind == "raise":
                 raise RuntimeError("the test's own fault\nwith a second line")
             if kind == "mistake":
-                raise ValueError("--data-path: one rank's own mistake")
+                raise UserError("--data-path: one rank's own mistake")
             _KINDS[kind]()
         return step(self, *args, **kwargs)
 

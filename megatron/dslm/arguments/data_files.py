@@ -6,6 +6,7 @@ from argparse import Namespace
 
 import numpy as np
 
+from dslm_patches.errors import UserError
 from megatron.dslm.data.tokenizer import build_tokenizer
 
 _MAGIC = b"MMIDIDX\x00\x00"
@@ -20,7 +21,7 @@ def check_data_files(args: Namespace) -> None:
     """Builds the tokenizer (args.tokenizer) and checks every .bin/.idx pair against it.
 
     Raises:
-        ValueError: a missing, empty, foreign or truncated file, or tokens beyond the vocabulary; the file and
+        UserError: a missing, empty, foreign or truncated file, or tokens beyond the vocabulary; the file and
             flag are named.
     """
     args.tokenizer = build_tokenizer(args.tokenizer_type, args.vocab_file, args.merge_file)
@@ -38,23 +39,23 @@ def _prefixes(flag: str, blend: list[str] | None) -> list[str]:
     except ValueError:
         return blend
     if len(blend) % 2 or min(weights) <= 0:
-        raise ValueError(f"{flag} must be prefixes, or a positive weight before each prefix")
+        raise UserError(f"{flag} must be prefixes, or a positive weight before each prefix")
     return blend[1::2]
 
 
 def _check_pair(flag: str, prefix: str, args: Namespace) -> None:
     for path in (prefix + ".idx", prefix + ".bin"):
         if not os.path.isfile(path):
-            raise ValueError(f"{flag}: {path} does not exist (make it by tools/preprocess_data.py)")
+            raise UserError(f"{flag}: {path} does not exist (make it by tools/preprocess_data.py)")
         if os.path.getsize(path) == 0:
-            raise ValueError(f"{flag}: {path} is empty")
+            raise UserError(f"{flag}: {path} is empty")
     dtype, expected, sequences, documents = _read_index(flag, prefix + ".idx")
     if os.path.getsize(prefix + ".bin") != expected:
-        raise ValueError(
+        raise UserError(
             f"{flag}: {prefix}.bin has {os.path.getsize(prefix + '.bin')} bytes where its .idx says {expected}"
         )
     if args.model == "bert" and not args.bert_no_binary_head and sequences == documents - 1:
-        raise ValueError(
+        raise UserError(
             f"{flag}: {prefix} has one sentence a document; next-sentence prediction needs data made with "
             "--split-sentences (or give --bert-no-binary-head)"
         )
@@ -62,7 +63,7 @@ def _check_pair(flag: str, prefix: str, args: Namespace) -> None:
         _check_split(args.split, flag, prefix, documents - 1 if args.model == "bert" else sequences)
     highest = int(np.fromfile(prefix + ".bin", dtype=dtype, count=_TOKENS_CHECKED).max())
     if highest >= args.tokenizer.vocab_size:
-        raise ValueError(
+        raise UserError(
             f"{flag}: {prefix}.bin holds token {highest}, beyond the {args.tokenizer.vocab_size} of --vocab-file "
             f"{args.vocab_file}: it was made with another vocabulary"
         )
@@ -73,13 +74,13 @@ def _read_index(flag: str, path: str) -> tuple[np.dtype, int, int, int]:
     with open(path, "rb") as index:
         header = index.read(_HEADER_BYTES)
         if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
-            raise ValueError(f"{flag}: {path} is not an index of Megatron's data format")
+            raise UserError(f"{flag}: {path} is not an index of Megatron's data format")
         _, code, sequences, documents = struct.unpack("<QBQQ", header[len(_MAGIC) :])
         rest = os.path.getsize(path) - _HEADER_BYTES - 12 * sequences - 8 * documents
         if code not in _DTYPES or rest not in (0, sequences):  # a byte a sequence more where there are several modes
-            raise ValueError(f"{flag}: {path} is damaged or cut short")
+            raise UserError(f"{flag}: {path} is damaged or cut short")
         if sequences == 0 or documents < 2:
-            raise ValueError(f"{flag}: {path} holds no documents")
+            raise UserError(f"{flag}: {path} holds no documents")
     dtype = np.dtype(_DTYPES[code])
     lengths = np.memmap(path, np.int32, "r", _HEADER_BYTES, sequences)
     pointers = np.memmap(path, np.int64, "r", _HEADER_BYTES + 4 * sequences, sequences)
@@ -89,10 +90,10 @@ def _read_index(flag: str, path: str) -> tuple[np.dtype, int, int, int]:
         steps = dtype.itemsize * lengths[begin : begin + _SEQUENCES_AT_ONCE].astype(np.int64)
         starts = size + np.cumsum(steps) - steps
         if steps.min() < 0 or not np.array_equal(pointers[begin : begin + _SEQUENCES_AT_ONCE], starts):
-            raise ValueError(f"{flag}: {path} is damaged: sequence {begin} or one after it is not where it should be")
+            raise UserError(f"{flag}: {path} is damaged: sequence {begin} or one after it is not where it should be")
         size += int(steps.sum())
     if ends[0] != 0 or ends[-1] != sequences or np.diff(ends).min() < 0:
-        raise ValueError(f"{flag}: {path} is damaged: its documents are not made of its {sequences} sequences")
+        raise UserError(f"{flag}: {path} is damaged: its documents are not made of its {sequences} sequences")
     return dtype, size, int(sequences), int(documents)
 
 
@@ -102,7 +103,7 @@ def _check_split(split: str, flag: str, prefix: str, documents: int) -> None:
     edges = [sum(shares[:index]) / sum(shares) for index in range(4)]
     for name, share, begin, end in zip(("train", "validation", "test"), shares, edges, edges[1:], strict=False):
         if share and round(begin * documents) == round(end * documents):
-            raise ValueError(
+            raise UserError(
                 f"--split {split} leaves none of the {documents} documents of {flag} {prefix} for {name}: give it a "
                 "larger share, or 0"
             )

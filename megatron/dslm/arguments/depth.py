@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 
+from dslm_patches.errors import UserError
 from dslm_patches.schemes import SchemeOptions
 from dslm_patches.schemes.dslm import residual_squares
 
@@ -12,12 +13,12 @@ def resolve_depth_scheme(args: Namespace) -> None:
     """Sets args.depth_scheme, args.norm_placement and args.scheme_options from all the flags that speak of them.
 
     Raises:
-        ValueError: two flags that contradict each other (both are named), or coefficients out of range.
+        UserError: two flags that contradict each other (both are named), or coefficients out of range.
     """
     args.depth_scheme = _one_scheme(args)
     if args.apply_residual_connection_post_layernorm:
         if args.norm_placement == "pre":
-            raise ValueError("--norm-placement pre contradicts --apply-residual-connection-post-layernorm")
+            raise UserError("--norm-placement pre contradicts --apply-residual-connection-post-layernorm")
         args.norm_placement = "post"
     args.norm_placement = args.norm_placement or "pre"
     _check_scheme_flags(args)
@@ -36,7 +37,7 @@ def resolve_depth_scheme(args: Namespace) -> None:
 
 def _one_scheme(args: Namespace) -> str:
     if args.moment_control_sigma != args.moment_control_lambda_beta:
-        raise ValueError(
+        raise UserError(
             "--moment-control-sigma and --moment-control-lambda-beta are the two halves of --dslm: give both, or --dslm"
         )
     choices = {
@@ -48,20 +49,20 @@ def _one_scheme(args: Namespace) -> str:
     given = {name: choice for name, choice in choices.items() if choice is not None}
     if len(set(given.values())) > 1:
         told = " and ".join(f"{name} {choice}" if name == "--depth-scheme" else name for name, choice in given.items())
-        raise ValueError(f"{told} contradict each other: give one of them")
+        raise UserError(f"{told} contradict each other: give one of them")
     return next(iter(given.values()), "megatron")
 
 
 def _check_scheme_flags(args: Namespace) -> None:
     for name in _DSLM_ONLY:
         if getattr(args, name) is not None and args.depth_scheme != "dslm":
-            raise ValueError(f"--{name.replace('_', '-')} goes with --dslm, not with depth scheme {args.depth_scheme}")
+            raise UserError(f"--{name.replace('_', '-')} goes with --dslm, not with depth scheme {args.depth_scheme}")
     if args.dslm_input_correlation is not None and not 0.0 <= args.dslm_input_correlation <= 1.0:
-        raise ValueError(f"--dslm-input-correlation must lie in [0, 1], not {args.dslm_input_correlation:g}")
+        raise UserError(f"--dslm-input-correlation must lie in [0, 1], not {args.dslm_input_correlation:g}")
     if args.init_method_std is not None and args.depth_scheme != "megatron":
-        raise ValueError(f"--init-method-std contradicts depth scheme {args.depth_scheme}, which sets its own")
+        raise UserError(f"--init-method-std contradicts depth scheme {args.depth_scheme}, which sets its own")
     if args.dslm_lambda_sq is not None or args.dslm_beta_sq is not None:
         for name in ("dslm_k", "dslm_alpha"):
             if getattr(args, name) is not None:
                 other = "--dslm-lambda-sq" if args.dslm_lambda_sq is not None else "--dslm-beta-sq"
-                raise ValueError(f"--{name.replace('_', '-')} contradicts {other}: give one of them")
+                raise UserError(f"--{name.replace('_', '-')} contradicts {other}: give one of them")

@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
+from dslm_patches.errors import UserError
 from megatron.dslm.arguments import flags
 from megatron.dslm.arguments.folders import check_loaded
 from megatron.dslm.arguments.layout import spelled
@@ -68,7 +69,7 @@ def parse_finetune_args(argv: Sequence[str] | None = None) -> Namespace:
         args.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         args.rank = int(os.environ.get("RANK", "0"))
         _complete(args, saved)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         parser.error(str(error))
     return args
 
@@ -113,40 +114,40 @@ def _complete(args: Namespace, saved: dict[str, Any]) -> None:
 
 def _settle_length(args: Namespace) -> None:
     if args.train_samples is not None and args.epochs is not None:
-        raise ValueError("--train-samples contradicts --epochs: give one of them")
+        raise UserError("--train-samples contradicts --epochs: give one of them")
     args.epochs = 3 if args.epochs is None and args.train_samples is None else args.epochs
     if args.epochs == 0:
         if not (args.valid_data or args.test_data):
-            raise ValueError("--epochs 0 evaluates alone: give --valid-data or --test-data")
+            raise UserError("--epochs 0 evaluates alone: give --valid-data or --test-data")
         if args.load is not None:
-            raise ValueError("--epochs 0 evaluates --pretrained-checkpoint (RUN/best, say): leave --load out")
+            raise UserError("--epochs 0 evaluates --pretrained-checkpoint (RUN/best, say): leave --load out")
         args.lr_decay_iters, args.lr_warmup_iters, args.lr_decay_style = 1, 0, "constant"
         args.lr, args.min_lr = 1.0, 0.0
     elif args.lr is None:
-        raise ValueError("--lr is missing")
+        raise UserError("--lr is missing")
 
 
 def _read_data(args: Namespace) -> None:
     task = TASKS[args.task]
     if args.epochs != 0 and args.train_data is None:
-        raise ValueError("--train-data is missing (or give --epochs 0 to evaluate alone)")
+        raise UserError("--train-data is missing (or give --epochs 0 to evaluate alone)")
     args.examples, args.notes = {}, []
     for name in _DATA:
         args.examples[name] = []
         for path in getattr(args, name) or []:
             try:
                 examples, notes = task.read(path)
-            except ValueError as error:
-                raise ValueError(f"{spelled(name)} {error}") from None
+            except UserError as error:
+                raise UserError(f"{spelled(name)} {error}") from None
             if task.cut_first_only:
                 check_lengths(args.tokenizer, examples, args.seq_length)
             args.examples[name].append((path, examples))
             args.notes += notes
             if name != "test_data" and not count_labels(examples):
-                raise ValueError(f"{spelled(name)} {path} has no labels: give it as --test-data")
+                raise UserError(f"{spelled(name)} {path} has no labels: give it as --test-data")
     names = [task.submission(path) for path in args.test_data or [] if task.submission is not None]
     if len(set(names)) < len(names):
-        raise ValueError(f"--test-data {' '.join(args.test_data)}: each would be written to the same submission file")
+        raise UserError(f"--test-data {' '.join(args.test_data)}: each would be written to the same submission file")
     if args.train_data:
         together: list[Example] = [one for _, examples in args.examples["train_data"] for one in examples]
         labelled = [one for one in together if one.label is not None]

@@ -4,6 +4,7 @@ import os
 import tempfile
 from argparse import Namespace
 
+from dslm_patches.errors import UserError
 from megatron.dslm.arguments.layout import spelled
 from megatron.dslm.checkpoints.folder import find_checkpoint
 from megatron.dslm.checkpoints.record import check_architecture, check_continuation, read_arguments
@@ -18,21 +19,19 @@ def check_folders(args: Namespace, written: tuple[str, ...]) -> None:
     often it was started is not asked: torchrun counts by machine.
 
     Raises:
-        ValueError: the flag and the folder are named.
+        UserError: the flag and the folder are named.
     """
     for name in ("save_interval", "exit_interval", "async_save", "keep_last"):
         if getattr(args, name) and args.save is None:
-            raise ValueError(f"{spelled(name)} needs --save")
+            raise UserError(f"{spelled(name)} needs --save")
     if args.load is not None and os.path.lexists(args.load) and not os.path.isdir(args.load):
-        raise ValueError(f"--load {args.load} is not a folder")
+        raise UserError(f"--load {args.load} is not a folder")
     for name in written:
         if getattr(args, name) is not None:
             _require_writable(spelled(name), getattr(args, name))
     if args.save is not None and not _same_folder(args.save, args.load) and find_checkpoint(args.save, "--save"):
         if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) == 0:
-            raise ValueError(
-                f"--save {args.save} holds a checkpoint: go on with it by --load {args.save}, or remove it"
-            )
+            raise UserError(f"--save {args.save} holds a checkpoint: go on with it by --load {args.save}, or remove it")
         args.load = args.save
 
 
@@ -43,7 +42,7 @@ def check_loaded(args: Namespace) -> None:
         args: checked in all else, with args.tokenizer.
 
     Raises:
-        ValueError: the flags that differ are named, or what is damaged.
+        UserError: the flags that differ are named, or what is damaged.
     """
     folder = None if args.load is None else find_checkpoint(args.load)
     if folder is not None:
@@ -57,14 +56,14 @@ def _require_writable(flag: str, path: str) -> None:
     while not os.path.lexists(parent):
         parent = os.path.dirname(parent)
     if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
-        raise ValueError(f"{flag} {path}: {parent} is not a folder that can be written to")
+        raise UserError(f"{flag} {path}: {parent} is not a folder that can be written to")
     try:
         with tempfile.TemporaryFile(dir=parent) as probe:
             probe.write(bytes(_PROBE_BYTES))
             probe.flush()
             os.fsync(probe.fileno())
     except OSError as error:
-        raise ValueError(f"{flag} {path}: nothing can be written there: {error.strerror}") from None
+        raise UserError(f"{flag} {path}: nothing can be written there: {error.strerror}") from None
 
 
 def _same_folder(one: str, other: str | None) -> bool:

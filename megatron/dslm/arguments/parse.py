@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
+from dslm_patches.errors import UserError
 from megatron.dslm.arguments import flags
 from megatron.dslm.arguments.data_files import check_data_files
 from megatron.dslm.arguments.folders import check_loaded
@@ -42,6 +43,6 @@ def parse_args(model: str, argv: Sequence[str] | None = None) -> argparse.Namesp
             free = () if args.depth_scheme == "dslm" else FREE
             check_against_pretrained(args, pretrained_arguments(args.pretrained_checkpoint, model), free)
         check_loaded(args)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         parser.error(str(error))
     return args

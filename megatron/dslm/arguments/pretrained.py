@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from dslm_patches.errors import UserError
 from dslm_patches.hf_folder import weight_files
 from megatron.dslm.arguments.layout import spelled
 from megatron.dslm.checkpoints.folder import find_checkpoint
@@ -25,13 +26,13 @@ def pretrained_arguments(folder: str, model: str) -> dict[str, Any]:
         model: "bert" or "gpt", which it must hold.
 
     Raises:
-        ValueError: nothing there, or another model.
+        UserError: nothing there, or another model.
     """
     if not os.path.isdir(folder):
-        raise ValueError(f"{FLAG} {folder} is not a folder")
+        raise UserError(f"{FLAG} {folder} is not a folder")
     if is_hf_folder(folder):
         if find_spec("transformers") is None:
-            raise ValueError(f"{FLAG} {folder} is a Hugging Face folder: pip install 'dslm-megatron[hf]' to read it")
+            raise UserError(f"{FLAG} {folder} is a Hugging Face folder: pip install 'dslm-megatron[hf]' to read it")
         from megatron.dslm.huggingface import hf_arguments  # which itself needs this package
 
         saved = hf_arguments(folder, FLAG)
@@ -44,10 +45,10 @@ def pretrained_arguments(folder: str, model: str) -> dict[str, Any]:
     else:
         checkpoint = find_checkpoint(folder, FLAG)
         if checkpoint is None:
-            raise ValueError(f"{FLAG} {folder} holds no checkpoint of pretrain_{model}.py, and no Hugging Face model")
+            raise UserError(f"{FLAG} {folder} holds no checkpoint of pretrain_{model}.py, and no Hugging Face model")
         saved = read_arguments(checkpoint, FLAG)
     if saved["model"] != model:
-        raise ValueError(f"{FLAG} {folder} holds a {saved['model'].upper()}, not a {model.upper()}")
+        raise UserError(f"{FLAG} {folder} holds a {saved['model'].upper()}, not a {model.upper()}")
     found = {name: saved[name] for name in (*_WANTED, "vocab_file") if name in saved}
     if found.get("tokenizer_sha256") is None:
         found.pop("tokenizer_sha256", None)
@@ -62,18 +63,18 @@ def check_against_pretrained(args: Namespace, saved: dict[str, Any], free: Seque
         free: arguments that may differ.
 
     Raises:
-        ValueError: the flag and the folder are named.
+        UserError: the flag and the folder are named.
     """
     folder = args.pretrained_checkpoint
     for name, value in saved.items():
         if name in vars(args) and name not in (*free, "vocab_file") and getattr(args, name) != value:
             given = f"{spelled(name)} {getattr(args, name)}"
-            raise ValueError(f"{given} contradicts {FLAG} {folder}, which has {value}")
+            raise UserError(f"{given} contradicts {FLAG} {folder}, which has {value}")
     now = args.tokenizer.unique_identifiers["content_sha256"]
     if saved.get("tokenizer_sha256", now) != now:
-        raise ValueError(f"--vocab-file {args.vocab_file} is not the vocabulary of {FLAG} {folder}")
+        raise UserError(f"--vocab-file {args.vocab_file} is not the vocabulary of {FLAG} {folder}")
     if saved and args.tokenizer.vocab_size != saved["vocab_size"]:
-        raise ValueError(
+        raise UserError(
             f"--vocab-file {args.vocab_file} has {args.tokenizer.vocab_size} tokens, and {FLAG} {folder} "
             f"{saved['vocab_size']}"
         )

@@ -1,8 +1,9 @@
-"""Checks and fills in the arguments, without torch. Every error is a ValueError that names the flag."""
+"""Checks and fills in the arguments, without torch. Every error is a UserError that names the flag."""
 
 import math
 from argparse import Namespace
 
+from dslm_patches.errors import UserError
 from megatron.dslm.arguments.depth import resolve_depth_scheme
 from megatron.dslm.arguments.folders import check_folders
 from megatron.dslm.arguments.layout import resolve_layout, spelled
@@ -64,7 +65,7 @@ def validate(args: Namespace) -> None:
     """Fills defaults that follow from other flags and checks all flags against each other.
 
     Raises:
-        ValueError: one line that names the flag and says what would be right.
+        UserError: one line that names the flag and says what would be right.
     """
     validate_model(args)
     resolve_layout(args)
@@ -79,7 +80,7 @@ def validate_finetuning(args: Namespace) -> None:
     """The part of `validate` that fine-tuning shares; the schedule waits for the number of samples.
 
     Raises:
-        ValueError: as `validate`.
+        UserError: as `validate`.
     """
     validate_model(args)
     resolve_layout(args)
@@ -92,7 +93,7 @@ def validate_model(args: Namespace) -> None:
     """The part of `validate` that needs the model, depth-scheme and dropout flags alone, and args.model.
 
     Raises:
-        ValueError: as `validate`.
+        UserError: as `validate`.
     """
     _check_ranges(args)
     _resolve_architecture(args)
@@ -102,25 +103,25 @@ def validate_model(args: Namespace) -> None:
 def _check_ranges(args: Namespace) -> None:
     for name, value in vars(args).items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{spelled(name)} must be a finite number, not {value}")
+            raise UserError(f"{spelled(name)} must be a finite number, not {value}")
         if value is None or isinstance(value, (bool, str, list)):
             continue
         if name in _POSITIVE and not value > 0:
-            raise ValueError(f"{spelled(name)} must be positive, not {value}")
+            raise UserError(f"{spelled(name)} must be positive, not {value}")
         if name in _NOT_NEGATIVE and value < 0:
-            raise ValueError(f"{spelled(name)} must not be negative, not {value}")
+            raise UserError(f"{spelled(name)} must not be negative, not {value}")
         if name in _PROBABILITIES and not 0.0 <= value < 1.0:
-            raise ValueError(f"{spelled(name)} must lie in [0, 1), not {value}")
+            raise UserError(f"{spelled(name)} must lie in [0, 1), not {value}")
     if args.rotary_percent > 1.0:
-        raise ValueError(f"--rotary-percent must lie in (0, 1], not {args.rotary_percent:g}")
+        raise UserError(f"--rotary-percent must lie in (0, 1], not {args.rotary_percent:g}")
     if getattr(args, "mask_prob", 0.15) == 0.0:
-        raise ValueError("--mask-prob must be above 0: masked LM needs tokens to predict")
+        raise UserError("--mask-prob must be above 0: masked LM needs tokens to predict")
 
 
 def _resolve_architecture(args: Namespace) -> None:
     if args.swiglu:
         if args.activation not in (None, "swiglu"):
-            raise ValueError(f"--swiglu contradicts --activation {args.activation}: give one of them")
+            raise UserError(f"--swiglu contradicts --activation {args.activation}: give one of them")
         args.activation = "swiglu"
     args.activation = args.activation or "gelu"
     gated = args.activation in ("geglu", "swiglu")
@@ -129,7 +130,7 @@ def _resolve_architecture(args: Namespace) -> None:
         args.ffn_hidden_size = max(64, int(8 * args.hidden_size / 3) // 64 * 64) if gated else 4 * args.hidden_size
     if args.kv_channels is None:
         if args.hidden_size % args.num_attention_heads:
-            raise ValueError(
+            raise UserError(
                 f"--hidden-size {args.hidden_size} must be divisible by --num-attention-heads "
                 f"{args.num_attention_heads}, or give --kv-channels"
             )
@@ -137,17 +138,17 @@ def _resolve_architecture(args: Namespace) -> None:
     if not args.group_query_attention:
         args.num_query_groups = args.num_attention_heads
     elif args.num_attention_heads % args.num_query_groups:
-        raise ValueError(
+        raise UserError(
             f"--num-attention-heads {args.num_attention_heads} must be divisible by --num-query-groups "
             f"{args.num_query_groups}"
         )
     args.max_position_embeddings = args.max_position_embeddings or args.seq_length
     if args.seq_length > args.max_position_embeddings:
-        raise ValueError(
+        raise UserError(
             f"--seq-length {args.seq_length} is longer than --max-position-embeddings {args.max_position_embeddings}"
         )
     if args.model == "bert" and args.seq_length < 8:
-        raise ValueError(f"--seq-length {args.seq_length} is too short for [CLS] A [SEP] B [SEP]: give 8 or more")
+        raise UserError(f"--seq-length {args.seq_length} is too short for [CLS] A [SEP] B [SEP]: give 8 or more")
 
 
 def resolve_schedule(args: Namespace) -> None:
@@ -155,30 +156,30 @@ def resolve_schedule(args: Namespace) -> None:
     args.lr_decay_iters = args.lr_decay_iters or args.train_iters
     if args.lr_warmup_fraction is not None:
         if args.lr_warmup_iters:
-            raise ValueError("--lr-warmup-fraction contradicts --lr-warmup-iters: give one of them")
+            raise UserError("--lr-warmup-fraction contradicts --lr-warmup-iters: give one of them")
         if not 0.0 <= args.lr_warmup_fraction < 1.0:
-            raise ValueError(f"--lr-warmup-fraction must lie in [0, 1), not {args.lr_warmup_fraction}")
+            raise UserError(f"--lr-warmup-fraction must lie in [0, 1), not {args.lr_warmup_fraction}")
         args.lr_warmup_iters = round(args.lr_warmup_fraction * args.lr_decay_iters)
     if args.lr_warmup_iters >= args.lr_decay_iters:
-        raise ValueError(
+        raise UserError(
             f"--lr-warmup-iters {args.lr_warmup_iters} must be below --lr-decay-iters {args.lr_decay_iters}"
         )
     if args.min_lr > args.lr:
-        raise ValueError(f"--min-lr {args.min_lr:g} is above --lr {args.lr:g}")
+        raise UserError(f"--min-lr {args.min_lr:g} is above --lr {args.lr:g}")
     if args.lr_decay_style == "WSD" and args.lr_wsd_decay_iters is None:
-        raise ValueError("--lr-decay-style WSD needs --lr-wsd-decay-iters")
+        raise UserError("--lr-decay-style WSD needs --lr-wsd-decay-iters")
 
 
 def _check_data_flags(args: Namespace) -> None:
     if (args.data_path is None) == (args.train_data_path is None):
-        raise ValueError("give either --data-path or --train-data-path (with --valid-data-path)")
+        raise UserError("give either --data-path or --train-data-path (with --valid-data-path)")
     if args.data_path is None:
         if args.split is not None:
-            raise ValueError("--split divides --data-path; it contradicts --train-data-path")
+            raise UserError("--split divides --data-path; it contradicts --train-data-path")
         if args.eval_iters and args.valid_data_path is None:
-            raise ValueError("--train-data-path needs --valid-data-path, or --eval-iters 0")
+            raise UserError("--train-data-path needs --valid-data-path, or --eval-iters 0")
     elif args.valid_data_path or args.test_data_path:
-        raise ValueError("--valid-data-path and --test-data-path go with --train-data-path, not with --data-path")
+        raise UserError("--valid-data-path and --test-data-path go with --train-data-path, not with --data-path")
     else:
         args.split = args.split or "969,30,1"
         _check_split(args.split)
@@ -187,11 +188,11 @@ def _check_data_flags(args: Namespace) -> None:
 def _check_tokenizer_flags(args: Namespace) -> None:
     if args.tokenizer_type == "GPT2BPETokenizer":
         if args.model == "bert":
-            raise ValueError("--tokenizer-type GPT2BPETokenizer has no [MASK]: BERT needs BertWordPieceLowerCase")
+            raise UserError("--tokenizer-type GPT2BPETokenizer has no [MASK]: BERT needs BertWordPieceLowerCase")
         if args.merge_file is None:
-            raise ValueError("--tokenizer-type GPT2BPETokenizer needs --merge-file")
+            raise UserError("--tokenizer-type GPT2BPETokenizer needs --merge-file")
     elif args.merge_file is not None:
-        raise ValueError(f"--merge-file goes with GPT2BPETokenizer, not with --tokenizer-type {args.tokenizer_type}")
+        raise UserError(f"--merge-file goes with GPT2BPETokenizer, not with --tokenizer-type {args.tokenizer_type}")
 
 
 def _check_split(split: str) -> None:
@@ -200,7 +201,7 @@ def _check_split(split: str) -> None:
     except ValueError:
         shares = []
     if len(shares) != 3 or min(shares) < 0 or shares[0] <= 0:
-        raise ValueError(f"--split {split!r} must be three shares, train first and positive, as in 969,30,1")
+        raise UserError(f"--split {split!r} must be three shares, train first and positive, as in 969,30,1")
 
 
 def _resolve_tracing(args: Namespace) -> None:
@@ -208,10 +209,8 @@ def _resolve_tracing(args: Namespace) -> None:
     if args.trace_interval is None:
         args.trace_interval = 10 if args.trace_dir else 0
     if args.trace_interval and not args.trace_dir:
-        raise ValueError(f"--trace-interval {args.trace_interval} needs --trace-dir or --tensorboard-dir to write to")
+        raise UserError(f"--trace-interval {args.trace_interval} needs --trace-dir or --tensorboard-dir to write to")
     if not args.trace_interval:
         for name in ("trace_theory", "trace_halt_on"):
             if getattr(args, name):
-                raise ValueError(
-                    f"{spelled(name)} needs --trace-interval above 0, and --trace-dir or --tensorboard-dir"
-                )
+                raise UserError(f"{spelled(name)} needs --trace-interval above 0, and --trace-dir or --tensorboard-dir")

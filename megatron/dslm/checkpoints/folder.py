@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 
+from dslm_patches.errors import UserError
 from megatron.dslm.checkpoints.manifest import check_sizes, sync_folder, write_synced
 
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -34,7 +35,7 @@ def find_checkpoint(root: str, flag: str = "--load") -> str | None:
     """The folder of the newest checkpoint in `root` whose files are all there, or None without any checkpoint.
 
     Raises:
-        ValueError: there are checkpoints and none is complete, or the folder says that it holds one and does not.
+        UserError: there are checkpoints and none is complete, or the folder says that it holds one and does not.
     """
     problems = []
     for iteration in saved_iterations(root):
@@ -47,13 +48,13 @@ def find_checkpoint(root: str, flag: str = "--load") -> str | None:
         raise none_complete(root, problems, flag)
     tracker = os.path.join(root, TRACKER)
     if os.path.lexists(tracker):
-        raise ValueError(f"{flag}: {tracker} is there and no checkpoint beside it: was the folder copied whole?")
+        raise UserError(f"{flag}: {tracker} is there and no checkpoint beside it: was the folder copied whole?")
     return None
 
 
-def none_complete(root: str, problems: list[str], flag: str) -> ValueError:
+def none_complete(root: str, problems: list[str], flag: str) -> UserError:
     """The error of a folder whose checkpoints are all damaged."""
-    return ValueError(f"{flag}: {root} holds no complete checkpoint ({'; '.join(problems)})")
+    return UserError(f"{flag}: {root} holds no complete checkpoint ({'; '.join(problems)})")
 
 
 def begin_folder(root: str, iteration: int) -> str:

@@ -13,6 +13,7 @@ from megatron.core.dist_checkpointing.core import CheckpointingException
 from megatron.core.dist_checkpointing.mapping import ShardedTensor
 from torch.distributed.checkpoint.api import CheckpointException
 
+from dslm_patches.errors import UserError
 from megatron.dslm.checkpoints import safe_loading
 from megatron.dslm.checkpoints.folder import iteration_folder, none_complete, saved_iterations
 from megatron.dslm.checkpoints.manifest import check_digests, check_sizes, read_manifest
@@ -41,7 +42,7 @@ def newest_checkpoint(args: Namespace, root: str, flag: str, say: Callable[[str]
         say: told of every newer checkpoint that is skipped, and why, on the rank that speaks.
 
     Raises:
-        ValueError: there are checkpoints, and all of them are damaged.
+        UserError: there are checkpoints, and all of them are damaged.
     """
     problems: list[str] = []
     for iteration in from_first_rank(saved_iterations(root)):
@@ -71,13 +72,13 @@ def load_checkpoint(args: Namespace, folder: str, trainer: Trainer) -> tuple[int
     same kind of device, and otherwise stay as seeded. All ranks call it.
 
     Raises:
-        ValueError: a checkpoint of another architecture or scheme (the flags that differ are named), or weights alone.
+        UserError: a checkpoint of another architecture or scheme (the flags that differ are named), or weights alone.
     """
     saved = read_arguments(folder)
     check_architecture(args, saved, folder)
     check_continuation(args, saved, folder)
     if "iteration" not in _common(folder, "--load"):
-        raise ValueError(f"--load: {folder} holds weights alone: give it as --pretrained-checkpoint")
+        raise UserError(f"--load: {folder} holds weights alone: give it as --pretrained-checkpoint")
     state = sharded_state(trainer, is_loading=True)
     same_layout = all(saved.get(name) == getattr(args, name) for name in LAYOUT)
     if same_layout:
@@ -104,7 +105,7 @@ def load_weights(chunks: list[Any], folder: str, flag: str = "--load", *, leave:
         The names in the model, on any rank, that were left: heads of another task.
 
     Raises:
-        ValueError: on all ranks, a tensor of another shape, by its name; no tensor in common.
+        UserError: on all ranks, a tensor of another shape, by its name; no tensor in common.
     """
     _common(folder, flag)
     metadata = _reading(folder, flag, lambda: dist_checkpointing.load_tensors_metadata(folder))
@@ -128,7 +129,7 @@ def load_weights(chunks: list[Any], folder: str, flag: str = "--load", *, leave:
     if problem is None and not any(found for _, _, found in everywhere):
         problem = f"{flag}: {folder} holds no tensor of this model"
     if problem is not None:
-        raise ValueError(problem)
+        raise UserError(problem)
     loaded = _reading(folder, flag, lambda: dist_checkpointing.load(states, folder))
     for name, chunk in named_chunks(chunks):
         chunk.load_state_dict(loaded[name], strict=False)
@@ -149,7 +150,7 @@ def _common(folder: str, flag: str) -> Any:
 
 
 def _reading(folder: str, flag: str, read: Callable[[], Any]) -> Any:
-    """Calls `read` with all unpickling restricted; what is wrong with the folder as a ValueError of one line."""
+    """Calls `read` with all unpickling restricted; what is wrong with the folder as a UserError of one line."""
     safe_loading.install()
     try:
         return read()
@@ -160,4 +161,4 @@ def _reading(folder: str, flag: str, read: Callable[[], Any]) -> Any:
         if isinstance(error, CheckpointException) and error.failures:
             cause = next(iter(error.failures.values()))[0]
         line = next((one for one in str(cause).splitlines() if one.strip()), type(cause).__name__)
-        raise ValueError(f"{flag}: {folder} cannot be read: {line}") from None
+        raise UserError(f"{flag}: {folder} cannot be read: {line}") from None

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from dslm_patches.errors import UserError
+
 MANIFEST = "manifest.json"
 _NEEDED = ("arguments.json", "metadata.json")
 """Read by name, so they must be plain files of the folder like all that the manifest names."""
@@ -37,7 +39,7 @@ def read_manifest(folder: str) -> dict[str, dict[str, Any]]:
     """Sizes and checksums by file name.
 
     Raises:
-        ValueError: there is none, or it is not one.
+        UserError: there is none, or it is not one.
     """
     try:
         _check_regular(folder, MANIFEST)
@@ -45,13 +47,13 @@ def read_manifest(folder: str) -> dict[str, dict[str, Any]]:
             files = json.load(file)["files"]
         missing = [name for name in _NEEDED if name not in files]
         if missing:
-            raise ValueError(f"does not name {', '.join(missing)}")
+            raise UserError(f"does not name {', '.join(missing)}")
         for name, told in files.items():
             if os.path.basename(name) != name or name in ("", ".", ".."):
-                raise ValueError(f"names {name!r}, which is not a file in it")
+                raise UserError(f"names {name!r}, which is not a file in it")
             int(told["bytes"]), str(told["sha256"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"its {MANIFEST} is missing or damaged ({error})") from None
+        raise UserError(f"its {MANIFEST} is missing or damaged ({error})") from None
     return dict(files)
 
 
@@ -73,7 +75,7 @@ def check_sizes(folder: str) -> str | None:
             _check_regular(folder, name)
             size = os.path.getsize(os.path.join(folder, name))
             if size != told["bytes"]:
-                raise ValueError(f"its {name} has {size} bytes of {told['bytes']}")
+                raise UserError(f"its {name} has {size} bytes of {told['bytes']}")
     except (OSError, ValueError) as error:
         return str(error)
     return None
@@ -117,6 +119,6 @@ def _check_regular(folder: str, name: str) -> None:
     try:
         mode = os.lstat(os.path.join(folder, name)).st_mode
     except FileNotFoundError:
-        raise ValueError(f"its {name} is missing") from None
+        raise UserError(f"its {name} is missing") from None
     if not stat.S_ISREG(mode):
-        raise ValueError(f"its {name} is not a plain file: links are not followed")
+        raise UserError(f"its {name} is not a plain file: links are not followed")

@@ -8,6 +8,7 @@ import os
 from argparse import Namespace
 from typing import Any
 
+from dslm_patches.errors import UserError
 from megatron.dslm.checkpoints.manifest import write_synced
 
 ARGUMENTS = "arguments.json"
@@ -77,19 +78,19 @@ def read_arguments(folder: str, flag: str = "--load") -> dict[str, Any]:
     """What a checkpoint folder records of the run that wrote it.
 
     Raises:
-        ValueError: it records nothing, or not all of it.
+        UserError: it records nothing, or not all of it.
     """
     path = os.path.join(folder, ARGUMENTS)
     try:
         with open(path, encoding="utf-8") as file:
             saved = json.load(file)
         if not isinstance(saved, dict):
-            raise ValueError("not an object")
+            raise UserError("not an object")
     except (OSError, ValueError) as error:
-        raise ValueError(f"{flag}: {path} cannot be read: {error}") from None
+        raise UserError(f"{flag}: {path} cannot be read: {error}") from None
     missing = [name for name in (*ARCHITECTURE, *SCHEME, "vocab_size", "iteration") if name not in saved]
     if missing:
-        raise ValueError(f"{flag}: {path} does not say {', '.join(missing)}")
+        raise UserError(f"{flag}: {path} does not say {', '.join(missing)}")
     return saved
 
 
@@ -97,7 +98,7 @@ def check_architecture(args: Namespace, saved: dict[str, Any], folder: str) -> N
     """Refuses a checkpoint of another model than the arguments describe.
 
     Raises:
-        ValueError: the flags that differ are named, with the saved values.
+        UserError: the flags that differ are named, with the saved values.
     """
     now = recorded_arguments(args, 0)
     # Only DeepScaleLM's head scale follows from the dropout.
@@ -108,25 +109,25 @@ def check_architecture(args: Namespace, saved: dict[str, Any], folder: str) -> N
         if saved.get(name) != now[name]
     ]
     if different:
-        raise ValueError(f"--load: {folder} was saved from another model: {'; '.join(different)}")
+        raise UserError(f"--load: {folder} was saved from another model: {'; '.join(different)}")
 
 
 def check_continuation(args: Namespace, saved: dict[str, Any], folder: str) -> None:
     """Refuses to go on with another schedule, data order or vocabulary than the run began with.
 
     Raises:
-        ValueError: the flag is named, with the saved value and what to do.
+        UserError: the flag is named, with the saved value and what to do.
     """
     now = recorded_arguments(args, 0)
     for name in (*DATA_ORDER, *OPTIMIZER, *(() if args.override_opt_param_scheduler else SCHEDULE)):
         if saved.get(name) not in (None, now[name]):
             way_out = ", or --override-opt-param-scheduler to change course" if name in SCHEDULE else ""
             given = f"--{name.replace('_', '-')} {now[name]}"
-            raise ValueError(f"{given}: the run in {folder} began with {saved[name]}; give that{way_out}")
+            raise UserError(f"{given}: the run in {folder} began with {saved[name]}; give that{way_out}")
     if saved.get("tokenizer_sha256") not in (None, now["tokenizer_sha256"]):
-        raise ValueError(f"--vocab-file {args.vocab_file} is not the vocabulary that the run in {folder} began with")
+        raise UserError(f"--vocab-file {args.vocab_file} is not the vocabulary that the run in {folder} began with")
     if saved.get("training_samples") not in (None, now["training_samples"]):
-        raise ValueError(
+        raise UserError(
             f"--train-data holds {now['training_samples']} samples: the run in {folder} began with "
             f"{saved['training_samples']}"
         )

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """Compares, prints the largest errors, and writes what was asked for.
 
     Raises:
-        ValueError: a file that cannot be written.
+        UserError: a file that cannot be written.
     """
     check_outputs(args)
     comparisons = compare()

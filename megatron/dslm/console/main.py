@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from dslm_patches.errors import UserError
 from megatron.dslm.console import approximations, predict, profile, simulate, trace
 from megatron.dslm.console.parser import CommandParser
 
@@ -14,7 +15,7 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a subcommand and gives its exit code.
 
-    A user's mistake (ValueError, OSError) exits with code 2 and one line on standard error.
+    A user's mistake (UserError, OSError) exits with code 2 and one line on standard error.
     """
     parser = CommandParser(prog="dslm", description="Signal propagation in transformers, predicted and simulated.")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         return args.run(args)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         subparsers.choices[args.command].error(" ".join(str(error).split()))
     except KeyboardInterrupt:
         print(f"dslm {args.command}: interrupted", file=sys.stderr)

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dslm_patches.errors import UserError
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -24,19 +26,19 @@ def check_outputs(args: argparse.Namespace) -> None:
     """Checks that --json and --plot can be written.
 
     Raises:
-        ValueError: a folder that is not there or cannot be written to, or a plot in an unknown format.
+        UserError: a folder that is not there or cannot be written to, or a plot in an unknown format.
     """
     if args.plot is not None and args.plot.suffix.lower() not in PLOT_FORMATS:
-        raise ValueError(f"--plot {args.plot}: the file must end in {_formats()}")
+        raise UserError(f"--plot {args.plot}: the file must end in {_formats()}")
     for flag, path in (("--json", args.json), ("--plot", args.plot)):
         if path is None:
             continue
         if path.is_dir():
-            raise ValueError(f"{flag} {path} is a folder: give a file in it")
+            raise UserError(f"{flag} {path} is a folder: give a file in it")
         if not path.parent.is_dir():
-            raise ValueError(f"{flag} {path}: there is no folder {path.parent}")
+            raise UserError(f"{flag} {path}: there is no folder {path.parent}")
         if not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise ValueError(f"{flag} {path} cannot be written to")
+            raise UserError(f"{flag} {path} cannot be written to")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dslm_patches.errors import UserError
 from megatron.dslm.console.outputs import add_output_flags, check_outputs, new_figure, save_figure, write_json
 from megatron.dslm.console.theory_warnings import one_line_each
 from megatron.dslm.console.token_frequencies import match_probability
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     """Predicts, prints a table, and writes what was asked for.
 
     Raises:
-        ValueError: a flag that is wrong or contradicts another, or a file that cannot be read or written.
+        UserError: a flag that is wrong or contradicts another, or a file that cannot be read or written.
     """
     from dslm_patches.schemes import build_scheme
     from dslm_patches.schemes.prediction import predict
@@ -96,7 +97,7 @@ def _check_gradient_correlation(args: argparse.Namespace) -> None:
     try:
         check_correlation(args.top_gradient_correlation, args.seq_length)
     except ValueError as error:
-        raise ValueError(f"--top-gradient-correlation: {error}") from None
+        raise UserError(f"--top-gradient-correlation: {error}") from None
 
 
 def _match_probability(args: argparse.Namespace) -> float | None:
@@ -104,7 +105,7 @@ def _match_probability(args: argparse.Namespace) -> float | None:
     if args.token_frequencies is None:
         return None
     if args.dslm_input_correlation is not None:
-        raise ValueError("--token-frequencies contradicts --dslm-input-correlation: give one of them")
+        raise UserError("--token-frequencies contradicts --dslm-input-correlation: give one of them")
     return match_probability(args.token_frequencies, args.vocab_size)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from dslm_patches.errors import UserError
 from megatron.dslm.console.outputs import add_output_flags, check_outputs, save_figure, write_json
 from megatron.dslm.console.predict import VOCABULARY
 
@@ -48,12 +49,12 @@ def run(args: argparse.Namespace) -> int:
     """Measures, prints a summary, and writes what was asked for.
 
     Raises:
-        ValueError: a flag that is wrong or contradicts another, or a file that cannot be read or written.
+        UserError: a flag that is wrong or contradicts another, or a file that cannot be read or written.
     """
     check_outputs(args)
     _check_trace_dir(args)
     if args.plot is not None and not set(args.trace_sites) & set(SITES):
-        raise ValueError("--plot draws against depth: give --trace-sites layer or weights")
+        raise UserError("--plot draws against depth: give --trace-sites layer or weights")
     trainer_args = _trainer_args(args)
     trainer_args.trace_theory = True
     from importlib import import_module
@@ -90,9 +91,9 @@ def _check_trace_dir(args: argparse.Namespace) -> None:
         return
     args.trace_dir.mkdir(parents=True, exist_ok=True)
     if not os.access(args.trace_dir, os.W_OK):
-        raise ValueError(f"--trace-dir {args.trace_dir} cannot be written to")
+        raise UserError(f"--trace-dir {args.trace_dir} cannot be written to")
     if (args.trace_dir / "trace.jsonl").exists():
-        raise ValueError(f"--trace-dir {args.trace_dir} holds a trace already: remove it, or give another folder")
+        raise UserError(f"--trace-dir {args.trace_dir} holds a trace already: remove it, or give another folder")
 
 
 def _warn(text: str) -> None:
@@ -122,15 +123,15 @@ def _trainer_args(args: argparse.Namespace) -> argparse.Namespace:
     if args.data_path is None and args.train_data_path is None:
         for name in ("vocab_file", "merge_file", "split", "valid_data_path", "test_data_path"):
             if getattr(args, name) is not None:
-                raise ValueError(f"--{name.replace('_', '-')} goes with --data-path: without it tokens are random")
+                raise UserError(f"--{name.replace('_', '-')} goes with --data-path: without it tokens are random")
         validate_model(filled)
         resolve_layout(filled)
         filled.tokenizer = SimpleNamespace(vocab_size=args.vocab_size or VOCABULARY[args.model])
         return filled
     if args.vocab_size is not None:
-        raise ValueError("--vocab-size contradicts --data-path: the vocabulary is that of --vocab-file")
+        raise UserError("--vocab-size contradicts --data-path: the vocabulary is that of --vocab-file")
     if args.vocab_file is None:
-        raise ValueError("--data-path needs --vocab-file")
+        raise UserError("--data-path needs --vocab-file")
     validate(filled)
     check_data_files(filled)
     return filled

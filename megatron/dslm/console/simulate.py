@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dslm_patches.errors import UserError
+
 if TYPE_CHECKING:
     from dslm_patches.simulation.run import ComponentResult
 
@@ -35,16 +37,16 @@ def run(args: argparse.Namespace) -> int:
     """Simulates and prints; the exit code.
 
     Raises:
-        ValueError: an unknown component, a device that is not there, a folder that does not exist.
+        UserError: an unknown component, a device that is not there, a folder that does not exist.
     """
     components = args.components or list(COMPONENTS)
     for component in components:
         if component not in COMPONENTS:
-            raise ValueError(f"unknown component {component!r}: known are {', '.join(COMPONENTS)}")
+            raise UserError(f"unknown component {component!r}: known are {', '.join(COMPONENTS)}")
     if not 0.0 < args.effort < float("inf"):
-        raise ValueError(f"--effort must be positive, not {args.effort:g}")
+        raise UserError(f"--effort must be positive, not {args.effort:g}")
     if args.json is not None and not Path(args.json).resolve().parent.is_dir():
-        raise ValueError(f"--json {args.json}: no such folder")
+        raise UserError(f"--json {args.json}: no such folder")
 
     import torch
     from tqdm import tqdm
@@ -53,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from dslm_patches.simulation.run import grid_of, simulate
 
     if args.device != "cpu" and not (args.device.startswith("cuda") and torch.cuda.is_available()):
-        raise ValueError(f"--device {args.device}: there is no such device here; use cpu")
+        raise UserError(f"--device {args.device}: there is no such device here; use cpu")
     total = sum(grid_of(component, args.grid).configurations for component in components)
     # Counted in configurations, of which those of attention take most of the time.
     with tqdm(total=total, unit="config", file=sys.stderr, dynamic_ncols=True) as bar:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dslm_patches.errors import UserError
 from megatron.dslm.console.outputs import add_output_flags, check_outputs, save_figure, write_json
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _compare(args: argparse.Namespace) -> int:
     steps = [{one.iteration: one for one in read_records(run)} for run in runs]
     common = sorted(set(steps[0]) & set(steps[1]))
     if args.iteration is None and not common:
-        raise ValueError(f"{runs[0]} and {runs[1]} have no traced iteration in common: give --iteration")
+        raise UserError(f"{runs[0]} and {runs[1]} have no traced iteration in common: give --iteration")
     iteration = common[-1] if args.iteration is None else args.iteration
     chosen = [_chosen(run, list(of.values()), [iteration])[0] for run, of in zip(runs, steps, strict=True)]
     names = [f"{run}: {header.title}" for run, header in zip(runs, headers, strict=True)]
@@ -95,7 +96,7 @@ def _compare(args: argparse.Namespace) -> int:
 def _chosen(run: Path, records: "Sequence[TraceRecord]", iterations: list[int] | None) -> "list[TraceRecord]":
     """The records of these iterations, or some spread over the run."""
     if not records:
-        raise ValueError(f"{run} holds no traced step yet")
+        raise UserError(f"{run} holds no traced step yet")
     if iterations is None:
         last = len(records) - 1
         return [records[at] for at in sorted({round(last * k / (CURVES - 1)) for k in range(CURVES)})]
@@ -103,7 +104,7 @@ def _chosen(run: Path, records: "Sequence[TraceRecord]", iterations: list[int] |
     missing = [iteration for iteration in iterations if iteration not in known]
     if missing:
         told = ", ".join(map(str, list(known)[:12])) + (", ..." if len(known) > 12 else "")
-        raise ValueError(f"{run} has no traced iteration {missing[0]}: it has {told}")
+        raise UserError(f"{run} has no traced iteration {missing[0]}: it has {told}")
     return [known[iteration] for iteration in iterations]
 
 

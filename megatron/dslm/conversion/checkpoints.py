@@ -7,6 +7,7 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
+from dslm_patches.errors import UserError
 from dslm_patches.hf_folder import read_config, require_new, weight_files
 from megatron.dslm.arguments.layout import resolve_layout
 from megatron.dslm.arguments.parse import build_parser
@@ -37,15 +38,15 @@ def to_huggingface(
         model_class: of BERT_CLASSES or GPT_CLASSES; by default the one that has all the heads of the checkpoint.
 
     Raises:
-        ValueError: no checkpoint, another tokenizer, a class that does not go with the model; the flag is named.
+        UserError: no checkpoint, another tokenizer, a class that does not go with the model; the flag is named.
     """
     require_new(save)
     folder = find_checkpoint(load)
     if folder is None:
-        raise ValueError(f"--load {load} holds no checkpoint")
+        raise UserError(f"--load {load} holds no checkpoint")
     problem = check_digests(folder, read_manifest(folder))
     if problem is not None:
-        raise ValueError(f"--load: {folder}: {problem}")
+        raise UserError(f"--load: {folder}: {problem}")
     saved = read_arguments(folder)
     tokenizer = checked_tokenizer(saved, vocab_file, merge_file)
     chosen = model_class or default_class(saved)
@@ -66,7 +67,7 @@ def to_huggingface(
     with _built(args, initialize=False) as chunks:
         missing = load_weights(chunks, folder)
         if missing:
-            raise ValueError(f"--load: {folder} does not hold {missing[0]}")
+            raise UserError(f"--load: {folder} does not hold {missing[0]}")
         state = {layout_free_name(chunks[0], name): one.detach() for name, one in chunks[0].named_parameters()}
     parts = {one.megatron: one.part for one in correspondences(config)}
     kept = {name: one for name, one in state.items() if parts.get(name, "body") in {"body", *PARTS[chosen]}}
@@ -89,12 +90,12 @@ def to_megatron(load: str, save: str) -> str:
     Heads that the folder does not hold are drawn by its depth scheme.
 
     Raises:
-        ValueError: no such folder, pickled weights, a model that Megatron's flags cannot describe.
+        UserError: no such folder, pickled weights, a model that Megatron's flags cannot describe.
     """
     saved = hf_arguments(load)
     weight_files(load)  # before the seconds that it takes to build a model
     if find_checkpoint(save, "--save") is not None:
-        raise ValueError(f"--save {save} holds a checkpoint already: remove it, or give another folder")
+        raise UserError(f"--save {save} holds a checkpoint already: remove it, or give another folder")
     args = model_arguments(saved, folder_tokenizer(load, saved))
     args.save = save
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from dslm_patches.errors import UserError
 from megatron.dslm.tasks import TASKS
 
 BERT_CLASSES = ("ForPreTraining", "ForMaskedLM", "ForSequenceClassification", "ForMultipleChoice", "Model")
@@ -30,17 +31,17 @@ def check_class(chosen: str, saved: dict[str, Any]) -> None:
     """Refuses a class that does not go with a checkpoint.
 
     Raises:
-        ValueError: it does not; --model-class is named.
+        UserError: it does not; --model-class is named.
     """
     known = GPT_CLASSES if saved["model"] == "gpt" else BERT_CLASSES
     if chosen not in known:
-        raise ValueError(
+        raise UserError(
             f"--model-class {chosen} does not go with a {saved['model'].upper()}: give one of {', '.join(known)}"
         )
     if saved.get("task") is not None and chosen not in (default_class(saved), "Model"):
-        raise ValueError(f"--model-class {chosen}: a model fine-tuned for {saved['task']} is {default_class(saved)}")
+        raise UserError(f"--model-class {chosen}: a model fine-tuned for {saved['task']} is {default_class(saved)}")
     if saved.get("bert_no_binary_head") and saved.get("task") is None and chosen == "ForPreTraining":
-        raise ValueError("--model-class ForPreTraining: this BERT has no next-sentence head; give ForMaskedLM")
+        raise UserError("--model-class ForPreTraining: this BERT has no next-sentence head; give ForMaskedLM")
 
 
 def labels(saved: dict[str, Any]) -> dict[str, Any]:

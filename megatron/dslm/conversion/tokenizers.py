@@ -4,6 +4,7 @@ import os
 from types import SimpleNamespace
 from typing import Any
 
+from dslm_patches.errors import UserError
 from megatron.dslm.data.tokenizer import WORDPIECE_TYPES, Tokenizer, build_tokenizer
 
 
@@ -11,16 +12,16 @@ def checked_tokenizer(saved: dict[str, Any], vocab_file: str | None, merge_file:
     """The run's tokenizer, from the files given.
 
     Raises:
-        ValueError: files of another vocabulary than the checkpoint records.
+        UserError: files of another vocabulary than the checkpoint records.
     """
     if vocab_file is None:
         if merge_file is not None:
-            raise ValueError(f"--merge-file {merge_file} needs --vocab-file beside it")
+            raise UserError(f"--merge-file {merge_file} needs --vocab-file beside it")
         return None
     tokenizer = build_tokenizer(saved["tokenizer_type"], vocab_file, merge_file)
     recorded = saved.get("tokenizer_sha256")
     if recorded not in (None, tokenizer.unique_identifiers["content_sha256"]):
-        raise ValueError(f"--vocab-file {vocab_file} is not the vocabulary that the model was trained with")
+        raise UserError(f"--vocab-file {vocab_file} is not the vocabulary that the model was trained with")
     return tokenizer
 
 

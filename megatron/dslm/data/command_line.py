@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from dslm_patches.errors import UserError
+
 USER_ERROR = 2
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
@@ -26,13 +28,13 @@ class ToolArgumentParser(argparse.ArgumentParser):
 
 
 def run_tool(main: Callable[[], None]) -> NoReturn:
-    """Runs a tool and exits: 0, or 2 with one line on stderr for a user's mistake (ValueError, OSError)."""
+    """Runs a tool and exits: 0, or 2 with one line on stderr for a user's mistake (UserError, OSError)."""
     program = os.path.basename(sys.argv[0])
     # an exception instead of sudden death, so that temporary files and worker processes go too
     signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(TERMINATED))
     try:
         main()
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(USER_ERROR)
     except KeyboardInterrupt:
@@ -58,23 +60,23 @@ def expand_inputs(patterns: Sequence[str]) -> list[Path]:
     """The files that --input names, in order, a glob's matches sorted; "-" is standard input.
 
     Raises:
-        ValueError: a pattern that matches no file, or a file that is empty.
+        UserError: a pattern that matches no file, or a file that is empty.
     """
     paths: list[Path] = []
     if list(patterns) == ["-"]:
         return [Path("-")]
     for pattern in patterns:
         if pattern == "-":
-            raise ValueError("--input -: standard input cannot be read beside files")
+            raise UserError("--input -: standard input cannot be read beside files")
         matches = [Path(pattern)] if os.path.exists(pattern) else [Path(m) for m in sorted(glob.glob(pattern))]
         if not matches:
-            raise ValueError(f"--input {pattern}: no such file; expected a .jsonl file or a glob that matches some")
+            raise UserError(f"--input {pattern}: no such file; expected a .jsonl file or a glob that matches some")
         paths.extend(matches)
     for path in paths:
         if path.is_dir():
-            raise ValueError(f"--input {path}: is a folder; expected a .jsonl file, or a glob such as {path}/*.jsonl")
+            raise UserError(f"--input {path}: is a folder; expected a .jsonl file, or a glob such as {path}/*.jsonl")
         if path.is_file() and path.stat().st_size == 0:
-            raise ValueError(f"--input {path}: the file is empty; expected one JSON object a line")
+            raise UserError(f"--input {path}: the file is empty; expected one JSON object a line")
     return paths
 
 
@@ -86,13 +88,13 @@ def atomic_outputs(*paths: Path) -> Iterator[list[Path]]:
     the last of `paths` is there, all are, and from the same run.
 
     Raises:
-        ValueError: the folder cannot be made.
+        UserError: the folder cannot be made.
     """
     for path in paths:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"cannot make the folder {path.parent} for {path.name}: {error.strerror}") from error
+            raise UserError(f"cannot make the folder {path.parent} for {path.name}: {error.strerror}") from error
     temporary = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths]
     try:
         yield temporary

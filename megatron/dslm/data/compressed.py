@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dslm_patches.errors import UserError
+
 STDIN = Path("-")
 COMPRESSED = (".gz", ".zst")
 
@@ -18,7 +20,7 @@ def open_input(path: Path) -> Iterator[BinaryIO]:
     """The bytes of a plain, .gz or .zst file; of standard input for "-".
 
     Raises:
-        ValueError: a compressed file is damaged or cut short.
+        UserError: a compressed file is damaged or cut short.
     """
     with contextlib.ExitStack() as files:
         stream: Any = sys.stdin.buffer
@@ -31,7 +33,7 @@ def open_input(path: Path) -> Iterator[BinaryIO]:
         try:
             yield stream
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(f"--input {path}: damaged ({error})") from error
+            raise UserError(f"--input {path}: damaged ({error})") from error
 
 
 class _Zstandard(io.RawIOBase):

@@ -7,6 +7,7 @@ from typing import Any
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
 from megatron.core.datasets.utils import get_blend_from_list
 
+from dslm_patches.errors import UserError
 from megatron.dslm.data import safe_indices
 
 
@@ -35,7 +36,7 @@ def build_datasets(args: Namespace, dataset: tuple[type, Any]) -> list[Any]:
     Each evaluation uses the same samples, so that its losses can be compared over the run.
 
     Raises:
-        ValueError: a split too small to hold one sample; --split or the path flag is named.
+        UserError: a split too small to hold one sample; --split or the path flag is named.
     """
     safe_indices.install()
     evaluated = args.eval_iters * args.global_batch_size
@@ -44,7 +45,7 @@ def build_datasets(args: Namespace, dataset: tuple[type, Any]) -> list[Any]:
     sets = BlendedMegatronDatasetBuilder(dataset_class, sizes, lambda: True, config).build()
     flag = "--split" if args.data_path is not None else "--valid-data-path"
     if sets[0] is None or len(sets[0]) < args.global_batch_size:
-        raise ValueError("--data-path: too few documents in the training split for one global batch")
+        raise UserError("--data-path: too few documents in the training split for one global batch")
     if args.eval_iters and (sets[1] is None or len(sets[1]) < args.global_batch_size):
-        raise ValueError(f"{flag}: too few documents for one global batch of validation; give it a larger share")
+        raise UserError(f"{flag}: too few documents for one global batch of validation; give it a larger share")
     return list(sets)

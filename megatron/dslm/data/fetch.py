@@ -11,8 +11,10 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from dslm_patches.errors import UserError
 
-class MissingToolError(ValueError):
+
+class MissingToolError(UserError):
     """The client that would fetch a package is not on this machine."""
 
 
@@ -20,7 +22,7 @@ def fetch_debian(package: str, folder: Path) -> Path:
     """Downloads a Debian package with apt-get and unpacks it into `folder`/PACKAGE, of which it gives the path.
 
     Raises:
-        ValueError: apt-get or dpkg-deb fails, or (MissingToolError) is missing.
+        UserError: apt-get or dpkg-deb fails, or (MissingToolError) is missing.
     """
     _need("apt-get", f"the Debian package {package}")
     _need("dpkg-deb", f"the Debian package {package}")
@@ -32,7 +34,7 @@ def fetch_debian(package: str, folder: Path) -> Path:
         result = _run(download, folder)
     files = sorted(folder.glob(f"{package}_*.deb"))
     if result.returncode != 0 or not files:
-        raise ValueError(
+        raise UserError(
             f"apt-get could not download {package} ({_last_line(result)}); expected network access and package "
             "lists (apt-get update as root)"
         )
@@ -40,12 +42,12 @@ def fetch_debian(package: str, folder: Path) -> Path:
 
 
 def unpack_debian(package_file: Path, folder: Path) -> Path:
-    """Unpacks a .deb into `folder`. Raises ValueError where dpkg-deb fails, or (MissingToolError) is missing."""
+    """Unpacks a .deb into `folder`. Raises UserError where dpkg-deb fails, or (MissingToolError) is missing."""
     _need("dpkg-deb", package_file.name)
     folder.mkdir(parents=True, exist_ok=True)
     result = _run(["dpkg-deb", "-x", str(package_file.resolve()), str(folder.resolve())], folder)
     if result.returncode != 0:
-        raise ValueError(f"dpkg-deb could not unpack {package_file} ({_last_line(result)})")
+        raise UserError(f"dpkg-deb could not unpack {package_file} ({_last_line(result)})")
     return folder
 
 
@@ -53,7 +55,7 @@ def fetch_npm(requirement: str, folder: Path) -> Path:
     """Downloads an npm package, NAME@VERSION, without its dependencies, and unpacks it; gives its folder.
 
     Raises:
-        ValueError: npm fails, or (MissingToolError) is missing.
+        UserError: npm fails, or (MissingToolError) is missing.
     """
     _need("npm", f"the npm package {requirement}")
     target = folder / requirement.replace("/", "-").lstrip("@")
@@ -61,7 +63,7 @@ def fetch_npm(requirement: str, folder: Path) -> Path:
     result = _run(["npm", "pack", "--silent", requirement], target)
     archives = list(target.glob("*.tgz"))
     if result.returncode != 0 or len(archives) != 1:
-        raise ValueError(f"npm could not download {requirement} ({_last_line(result)}); expected network access")
+        raise UserError(f"npm could not download {requirement} ({_last_line(result)}); expected network access")
     return _unpack_tar(archives[0], target) / "package"
 
 
@@ -69,7 +71,7 @@ def fetch_sdist(requirement: str, folder: Path) -> Path:
     """Downloads a source package from PyPI and unpacks it; gives its folder. Its setup.py runs, for its metadata.
 
     Raises:
-        ValueError: pip fails.
+        UserError: pip fails.
     """
     target = folder / requirement.replace("==", "-")
     target.mkdir()
@@ -77,7 +79,7 @@ def fetch_sdist(requirement: str, folder: Path) -> Path:
     result = _run([*command, "--disable-pip-version-check", requirement], target)
     archives = list(target.glob("*.tar.gz"))
     if result.returncode != 0 or len(archives) != 1:
-        raise ValueError(f"pip could not download {requirement} ({_last_line(result)}); expected network access")
+        raise UserError(f"pip could not download {requirement} ({_last_line(result)}); expected network access")
     return _unpack_tar(archives[0], target) / archives[0].name.removesuffix(".tar.gz")
 
 

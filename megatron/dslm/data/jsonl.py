@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from dslm_patches.errors import UserError
 from megatron.dslm.data.compressed import open_input
 
 MOST_LINE_BYTES = 32 << 20
@@ -23,7 +24,7 @@ class LineChunk(NamedTuple):
     """Of the lines, uncompressed and uncut."""
 
 
-class BadLineError(ValueError):
+class BadLineError(UserError):
     """A line that is no document; the message names file and line."""
 
 
@@ -34,7 +35,7 @@ def read_chunks(paths: Iterable[Path], chunk_bytes: int = 1 << 18) -> Iterator[L
         paths: plain, .gz or .zst files; "-" is standard input.
 
     Raises:
-        ValueError: a compressed file is damaged.
+        UserError: a compressed file is damaged.
     """
     for path in paths:
         lines: list[bytes] = []
@@ -88,21 +89,21 @@ def parse_chunk(
 
 def _parse_line(line: bytes, keys: Sequence[str]) -> list[str]:
     if len(line) > MOST_LINE_BYTES:
-        raise ValueError(f"longer than {MOST_LINE_BYTES >> 20} MiB; expected one JSON object a line")
+        raise UserError(f"longer than {MOST_LINE_BYTES >> 20} MiB; expected one JSON object a line")
     try:
         # decoded here, as json.loads would let encoded surrogates pass
         document = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"not valid JSON ({error}); expected one JSON object a line") from error
+        raise UserError(f"not valid JSON ({error}); expected one JSON object a line") from error
     if not isinstance(document, dict):
-        raise ValueError(f'a JSON {type(document).__name__}; expected an object such as {{"text": ...}}')
+        raise UserError(f'a JSON {type(document).__name__}; expected an object such as {{"text": ...}}')
     texts: list[str] = []
     for key in keys:
         text = document.get(key)
         if not isinstance(text, str):
             found = f"a {type(text).__name__}" if key in document else "missing"
             available = ", ".join(document) or "none"
-            raise ValueError(f"key '{key}' is {found}; expected a string (keys there: {available})")
+            raise UserError(f"key '{key}' is {found}; expected a string (keys there: {available})")
         texts.append(_without_lone_surrogates(text) if b"\\u" in line else text)
     return texts
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dslm_patches.errors import UserError
 from megatron.dslm.data.command_line import atomic_outputs
 from megatron.dslm.data.indexed_writer import IndexedDatasetWriter
 from megatron.dslm.data.jsonl import LineChunk, parse_chunk, read_chunks
@@ -148,7 +149,7 @@ def preprocess(
         report: called after each chunk with the totals so far and the chunk's bad lines.
 
     Raises:
-        ValueError: a wrong vocabulary or option, a bad line unless they are skipped, or inputs without any text.
+        UserError: a wrong vocabulary or option, a bad line unless they are skipped, or inputs without any text.
     """
     start = time.perf_counter()
     # in this process too, so that a wrong option is reported before any worker starts
@@ -170,7 +171,7 @@ def preprocess(
             report(totals, chunk.bad)
         for key, writer in zip(options.json_keys, writers, strict=True):
             if not writer.num_sequences:
-                raise ValueError(f"--input: no text under key '{key}' in {len(inputs)} file(s); nothing to write")
+                raise UserError(f"--input: no text under key '{key}' in {len(inputs)} file(s); nothing to write")
             writer.finish()
     totals.seconds = time.perf_counter() - start
     return totals

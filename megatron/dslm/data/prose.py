@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dslm_patches.errors import UserError
 from megatron.dslm.data.fetch import fetch_debian, fetch_npm, fetch_sdist
 
 _HEADING = re.compile(r"(?:act|scene|chapter|volume|the end|finis|end of|by (?:william|jane))\b", re.IGNORECASE)
@@ -63,7 +64,7 @@ def read_r_strings(content: bytes) -> list[list[str]]:
     """The character vectors of an R package's data file (.rdb): serialised, each compressed after its size.
 
     Raises:
-        ValueError: the file holds something else.
+        UserError: the file holds something else.
     """
     vectors = []
     while content:
@@ -71,20 +72,20 @@ def read_r_strings(content: bytes) -> list[list[str]]:
         try:
             vectors.append(_read_r_vector(decompressor.decompress(content[4:])))
         except (zlib.error, struct.error) as error:
-            raise ValueError(f"not R's data of character vectors ({error})") from error
+            raise UserError(f"not R's data of character vectors ({error})") from error
         content = decompressor.unused_data
     return vectors
 
 
 def _read_r_vector(data: bytes) -> list[str]:
     if data[:6] != b"X\n\0\0\0\3":
-        raise ValueError("not R's data of character vectors (expected XDR format, version 3)")
+        raise UserError("not R's data of character vectors (expected XDR format, version 3)")
     # two R versions, then the encoding's name with its length
     (length,) = struct.unpack_from(">i", data, 14)
     offset = 18 + length
     flags, count = struct.unpack_from(">ii", data, offset)
     if flags & 0xFF != 16:
-        raise ValueError(f"not R's data of character vectors (type {flags & 0xFF})")
+        raise UserError(f"not R's data of character vectors (type {flags & 0xFF})")
     offset += 8
     strings = []
     for _ in range(count):
@@ -140,13 +141,13 @@ def fetch_documents(name: str, folder: Path) -> list[str]:
     """A source's documents, none empty, their content checked by hash.
 
     Raises:
-        ValueError: they cannot be fetched (MissingToolError: for want of npm or apt), or are not what they should be.
+        UserError: they cannot be fetched (MissingToolError: for want of npm or apt), or are not what they should be.
     """
     source = SOURCES[name]
     documents = [document for document in source.fetch(folder) if document]
     found = hashlib.sha256("\n\n".join(documents).encode()).hexdigest()
     if found != source.sha256:
-        raise ValueError(
+        raise UserError(
             f"{name}: the text has SHA-256 {found}, not {source.sha256}; not used (--sources leaves it out)"
         )
     return documents

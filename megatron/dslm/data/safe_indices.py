@@ -6,6 +6,8 @@ from typing import Any
 import numpy
 from megatron.core.datasets import blended_dataset, gpt_dataset, masked_dataset
 
+from dslm_patches.errors import UserError
+
 
 class _Numpy:
     """numpy as megatron-core's datasets see it: the same, but for loading."""
@@ -18,7 +20,7 @@ class _Numpy:
         try:
             return numpy.load(path, **{**options, "allow_pickle": False})
         except (ValueError, EOFError):
-            raise ValueError(
+            raise UserError(
                 f"--data-cache-path: {os.fspath(path)} is not an index of samples: remove it, and it is made anew"
             ) from None
 

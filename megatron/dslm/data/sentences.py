@@ -10,21 +10,22 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from dslm_patches.errors import UserError
 from megatron.dslm.data.punkt import FastPunkt
 
 SentenceSplitter = Callable[[str], list[str]]
 
 
 def check_sentence_splitter(name: str, lang: str) -> None:
-    """Raises ValueError for an unknown splitter or language, without importing NLTK, which takes a second."""
+    """Raises UserError for an unknown splitter or language, without importing NLTK, which takes a second."""
     if name not in ("punkt", "nltk", "newline"):
-        raise ValueError(f"--sentence-splitter {name}: unknown; expected punkt, nltk or newline")
+        raise UserError(f"--sentence-splitter {name}: unknown; expected punkt, nltk or newline")
     if name != "newline":
         import punkt
 
         if lang not in punkt.available_languages():
             known = ", ".join(punkt.available_languages())
-            raise ValueError(f"--lang {lang}: no Punkt model; expected one of {known}")
+            raise UserError(f"--lang {lang}: no Punkt model; expected one of {known}")
 
 
 def build_sentence_splitter(name: str, lang: str = "english", keep_newlines: bool = False) -> SentenceSplitter:
@@ -37,7 +38,7 @@ def build_sentence_splitter(name: str, lang: str = "english", keep_newlines: boo
         keep_newlines: leave at a sentence's end the newline that followed it in the document.
 
     Raises:
-        ValueError: an unknown splitter or language.
+        UserError: an unknown splitter or language.
     """
     check_sentence_splitter(name, lang)
     if name == "punkt":

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dslm_patches.errors import UserError
 from megatron.dslm.data.piece_ids import PieceIds
 from megatron.dslm.data.vocab_files import END_OF_TEXT, read_bpe_merges, read_bpe_vocab, read_wordpiece_vocab
 
@@ -149,18 +150,18 @@ def build_tokenizer(
         vocab_extra_ids: T5 sentinels to add behind a WordPiece vocabulary, [BOS] and [EOS], as Megatron-LM.
 
     Raises:
-        ValueError: an unknown type or a wrong file; one line that names the flag and what would be right.
+        UserError: an unknown type or a wrong file; one line that names the flag and what would be right.
     """
     if tokenizer_type not in TOKENIZER_TYPES:
-        raise ValueError(f"--tokenizer-type {tokenizer_type}: unknown; expected one of {', '.join(TOKENIZER_TYPES)}")
+        raise UserError(f"--tokenizer-type {tokenizer_type}: unknown; expected one of {', '.join(TOKENIZER_TYPES)}")
     if tokenizer_type in WORDPIECE_TYPES:
         if merge_file is not None:
-            raise ValueError(f"--merge-file {merge_file}: {tokenizer_type} has no merges; leave the flag out")
+            raise UserError(f"--merge-file {merge_file}: {tokenizer_type} has no merges; leave the flag out")
         return _build_wordpiece(tokenizer_type, vocab_file, vocab_extra_ids)
     if merge_file is None:
-        raise ValueError("--merge-file is missing: GPT2BPETokenizer needs GPT-2's vocab.bpe beside --vocab-file")
+        raise UserError("--merge-file is missing: GPT2BPETokenizer needs GPT-2's vocab.bpe beside --vocab-file")
     if vocab_extra_ids:
-        raise ValueError(f"--vocab-extra-ids {vocab_extra_ids}: T5 sentinels need a WordPiece --tokenizer-type")
+        raise UserError(f"--vocab-extra-ids {vocab_extra_ids}: T5 sentinels need a WordPiece --tokenizer-type")
     return _build_gpt2(vocab_file, merge_file)
 
 

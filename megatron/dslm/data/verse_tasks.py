@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from dslm_patches.errors import UserError
 from megatron.dslm.data.verses import Verse
 
 WINDOW = 25
@@ -127,7 +128,7 @@ class VerseTasks:
     def _far_from(self, i: int, rng: random.Random) -> int:
         far = next((j for _ in range(1000) if abs((j := rng.choice(self._usable)) - i) > WINDOW), None)
         if far is None:
-            raise ValueError(f"{self.split}: too few verses to find one more than {WINDOW} away")
+            raise UserError(f"{self.split}: too few verses to find one more than {WINDOW} away")
         return far
 
     def four_way(self) -> list[Passage]:

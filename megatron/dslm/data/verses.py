@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dslm_patches.errors import UserError
 from megatron.dslm.data.fetch import MissingToolError, fetch_debian, unpack_debian
 from megatron.dslm.data.jsonl import read_chunks
 
@@ -51,14 +52,14 @@ def read_module(path: Path) -> dict[tuple[str, int, int], str]:
     """A SWORD module's verses by book, chapter and verse; `path` is its folder (with mods.d), a zip or a .deb.
 
     Raises:
-        ValueError: there is no readable module.
+        UserError: there is no readable module.
     """
     with tempfile.TemporaryDirectory(prefix="dslm-sword-") as temporary:
         root = unpack_debian(path, Path(temporary)) if path.suffix == ".deb" else path
         if root.is_dir():
             found = [folder.parent for folder in [root / "mods.d", root / "usr/share/sword/mods.d"] if folder.is_dir()]
             if not found:
-                raise ValueError(f"{path}: no mods.d in it; expected a SWORD module's folder, a .zip or a .deb")
+                raise UserError(f"{path}: no mods.d in it; expected a SWORD module's folder, a .zip or a .deb")
             root = found[0]
         return _read_sword(root)
 
@@ -67,13 +68,13 @@ def _read_sword(root: Path) -> dict[tuple[str, int, int], str]:
     try:
         from pysword.modules import SwordModules
     except ImportError as error:
-        raise ValueError("reading the verses needs `pysword`: pip install pysword==0.2.8") from error
+        raise UserError("reading the verses needs `pysword`: pip install pysword==0.2.8") from error
     try:
         modules = SwordModules(str(root))
         [name] = modules.parse_modules()
         bible = modules.get_bible_from_module(name)
     except Exception as error:
-        raise ValueError(f"{root}: not one readable SWORD module ({type(error).__name__}: {error})") from error
+        raise UserError(f"{root}: not one readable SWORD module ({type(error).__name__}: {error})") from error
     # else it unpacks a whole book for every verse, and takes a minute
     bible._decompressed_text = functools.lru_cache(maxsize=2)(bible._decompressed_text)
     verses = {}
@@ -94,7 +95,7 @@ def fetch_verses(kjv: Path | None, web: Path | None) -> list[Verse]:
     """The aligned verses, from unpacked modules where given, else from Debian's packages.
 
     Raises:
-        ValueError: a module cannot be had or read.
+        UserError: a module cannot be had or read.
     """
     texts = {}
     for name, path in {"kjv": kjv, "web": web}.items():
@@ -102,7 +103,7 @@ def fetch_verses(kjv: Path | None, web: Path | None) -> list[Verse]:
             try:
                 texts[name] = read_module(path or fetch_debian(PACKAGES[name], Path(folder)))
             except MissingToolError as error:
-                raise ValueError(
+                raise UserError(
                     f"{error}; on a machine that has it run `apt-get download {PACKAGES[name]}` and "
                     f"`dpkg-deb -x FILE.deb {name}`, then give --{name} the folder"
                 ) from error
@@ -119,10 +120,10 @@ def content_hash(verses: Sequence[Verse]) -> str:
 
 
 def check_content(verses: Sequence[Verse], source: str, allow_other: bool) -> str:
-    """The content's hash. Raises ValueError where it is another than the known one, unless that is allowed."""
+    """The content's hash. Raises UserError where it is another than the known one, unless that is allowed."""
     found = content_hash(verses)
     if found != VERSES_SHA256 and not allow_other:
-        raise ValueError(
+        raise UserError(
             f"{source}: the {len(verses)} verses have SHA-256 {found}, not {VERSES_SHA256}; results may differ from "
             "those published: --allow-other-version takes them all the same"
         )
@@ -148,14 +149,14 @@ def write_verses(verses: Sequence[Verse], path: Path) -> None:
 
 
 def read_verses(path: Path) -> list[Verse]:
-    """What `write_verses` wrote. Raises ValueError for other content, naming file and line."""
+    """What `write_verses` wrote. Raises UserError for other content, naming file and line."""
     verses = []
     for chunk in read_chunks([path]):
         for number, line in enumerate(chunk.lines, chunk.first_line_number):
             try:
                 verses.append(Verse(**json.loads(line)))
             except (ValueError, TypeError) as error:
-                raise ValueError(f"{path}:{number}: not a verse ({error}); remove the file to read again") from error
+                raise UserError(f"{path}:{number}: not a verse ({error}); remove the file to read again") from error
     return verses
 
 

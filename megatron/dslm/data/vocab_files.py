@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dslm_patches.errors import UserError
+
 END_OF_TEXT = "<|endoftext|>"
 
 _WORDPIECE_FORMAT = "expected a BERT vocab.txt: one token a line, [PAD] on the first, with [UNK] [CLS] [SEP] [MASK]"
@@ -15,34 +17,34 @@ def _read(path: str, flag: str, expected: str) -> str:
     try:
         content = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise ValueError(f"{flag} {path}: {error.strerror}; {expected}") from error
+        raise UserError(f"{flag} {path}: {error.strerror}; {expected}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{flag} {path}: not UTF-8 text; {expected}") from error
+        raise UserError(f"{flag} {path}: not UTF-8 text; {expected}") from error
     if not content.strip():
-        raise ValueError(f"{flag} {path}: the file is empty; {expected}")
+        raise UserError(f"{flag} {path}: the file is empty; {expected}")
     return content
 
 
 def read_wordpiece_vocab(path: str) -> tuple[dict[str, int], str]:
-    """Token to id of a BERT vocab.txt, and the file's text. Raises ValueError for --vocab-file."""
+    """Token to id of a BERT vocab.txt, and the file's text. Raises UserError for --vocab-file."""
     content = _read(path, "--vocab-file", _WORDPIECE_FORMAT)
     vocab: dict[str, int] = {}
     # not splitlines(): tokens may contain what Unicode counts as a line break
     for line_number, token in enumerate(content.removesuffix("\n").split("\n"), 1):
         if not token:
-            raise ValueError(f"--vocab-file {path}: line {line_number} is blank; {_WORDPIECE_FORMAT}")
+            raise UserError(f"--vocab-file {path}: line {line_number} is blank; {_WORDPIECE_FORMAT}")
         if token in vocab:
-            raise ValueError(
+            raise UserError(
                 f"--vocab-file {path}: '{token}' is on lines {vocab[token] + 1} and {line_number}; "
                 f"{_WORDPIECE_FORMAT}, each once"
             )
         vocab[token] = len(vocab)
     missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if token not in vocab]
     if missing:
-        raise ValueError(f"--vocab-file {path}: without {' '.join(missing)}; {_WORDPIECE_FORMAT}")
+        raise UserError(f"--vocab-file {path}: without {' '.join(missing)}; {_WORDPIECE_FORMAT}")
     if vocab["[PAD]"] != 0:
         # megatron-core's BERT dataset writes the pad id into padding mask and token types, as if it were 0
-        raise ValueError(f"--vocab-file {path}: [PAD] is on line {vocab['[PAD]'] + 1}; {_WORDPIECE_FORMAT}")
+        raise UserError(f"--vocab-file {path}: [PAD] is on line {vocab['[PAD]'] + 1}; {_WORDPIECE_FORMAT}")
     return vocab, content
 
 
@@ -50,35 +52,35 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result:
-            raise ValueError(f"'{key}' is there twice")
+            raise UserError(f"'{key}' is there twice")
         result[key] = value
     return result
 
 
 def read_bpe_vocab(path: str) -> tuple[dict[str, int], str]:
-    """Token to id, in the order of the ids, of GPT-2's encoder.json, and its text. ValueError if wrong."""
+    """Token to id, in the order of the ids, of GPT-2's encoder.json, and its text. UserError if wrong."""
     from tokenizers.pre_tokenizers import ByteLevel
 
     content = _read(path, "--vocab-file", _BPE_VOCAB_FORMAT)
     try:
         vocab = json.loads(content, object_pairs_hook=_unique_keys)
     except ValueError as error:
-        raise ValueError(f"--vocab-file {path}: {error}; {_BPE_VOCAB_FORMAT}") from error
+        raise UserError(f"--vocab-file {path}: {error}; {_BPE_VOCAB_FORMAT}") from error
     if not isinstance(vocab, dict) or not all(type(index) is int for index in vocab.values()):
-        raise ValueError(f"--vocab-file {path}: not an object of integers; {_BPE_VOCAB_FORMAT}")
+        raise UserError(f"--vocab-file {path}: not an object of integers; {_BPE_VOCAB_FORMAT}")
     if sorted(vocab.values()) != list(range(len(vocab))):
-        raise ValueError(f"--vocab-file {path}: the ids are not 0 to {len(vocab) - 1}, each once; {_BPE_VOCAB_FORMAT}")
+        raise UserError(f"--vocab-file {path}: the ids are not 0 to {len(vocab) - 1}, each once; {_BPE_VOCAB_FORMAT}")
     if END_OF_TEXT not in vocab:
-        raise ValueError(f"--vocab-file {path}: without {END_OF_TEXT}; {_BPE_VOCAB_FORMAT}, {END_OF_TEXT} among them")
+        raise UserError(f"--vocab-file {path}: without {END_OF_TEXT}; {_BPE_VOCAB_FORMAT}, {END_OF_TEXT} among them")
     missing = set(ByteLevel.alphabet()) - vocab.keys()
     if missing:
         # such bytes would be dropped from the text without a word
-        raise ValueError(f"--vocab-file {path}: without {len(missing)} of the 256 byte tokens; {_BPE_VOCAB_FORMAT}")
+        raise UserError(f"--vocab-file {path}: without {len(missing)} of the 256 byte tokens; {_BPE_VOCAB_FORMAT}")
     return dict(sorted(vocab.items(), key=lambda item: item[1])), content
 
 
 def read_bpe_merges(path: str, vocab: dict[str, int]) -> tuple[list[tuple[str, str]], str]:
-    """The merges of GPT-2's vocab.bpe, in order, and its text. Raises ValueError for --merge-file."""
+    """The merges of GPT-2's vocab.bpe, in order, and its text. Raises UserError for --merge-file."""
     content = _read(path, "--merge-file", _BPE_MERGES_FORMAT)
     merges: list[tuple[str, str]] = []
     for line_number, line in enumerate(content.split("\n"), 1):
@@ -86,16 +88,16 @@ def read_bpe_merges(path: str, vocab: dict[str, int]) -> tuple[list[tuple[str, s
             continue
         pieces = line.rstrip("\r").split(" ")
         if len(pieces) != 2:
-            raise ValueError(f"--merge-file {path}: line {line_number} is not two pieces; {_BPE_MERGES_FORMAT}")
+            raise UserError(f"--merge-file {path}: line {line_number} is not two pieces; {_BPE_MERGES_FORMAT}")
         left, right = pieces
         if not {left, right, left + right} <= vocab.keys():
-            raise ValueError(
+            raise UserError(
                 f"--merge-file {path}: line {line_number} joins '{left}' and '{right}', which --vocab-file "
                 "does not have; expected the vocab.bpe that belongs to the --vocab-file"
             )
         merges.append((left, right))
     if not merges:
-        raise ValueError(f"--merge-file {path}: no merges; {_BPE_MERGES_FORMAT}")
+        raise UserError(f"--merge-file {path}: no merges; {_BPE_MERGES_FORMAT}")
     if len(set(merges)) < len(merges):
-        raise ValueError(f"--merge-file {path}: a merge is there twice; {_BPE_MERGES_FORMAT}, each once")
+        raise UserError(f"--merge-file {path}: a merge is there twice; {_BPE_MERGES_FORMAT}, each once")
     return merges, content

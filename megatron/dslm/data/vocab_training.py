@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from dslm_patches.errors import UserError
 from megatron.dslm.data.tokenizer import END_OF_TEXT, wordpiece_normalizer
 
 BERT_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -26,7 +27,7 @@ def train_wordpiece(texts: Texts, vocab_size: int, lowercase: bool, vocab_path: 
     alphabet = _alphabet(normalizer.normalize_str(text) for text in texts())
     fixed = [*BERT_SPECIAL_TOKENS, *alphabet, *(f"##{character}" for character in alphabet)]
     if vocab_size <= len(fixed):
-        raise ValueError(
+        raise UserError(
             f"--vocab-size {vocab_size}: expected more than {len(fixed)}, which the special tokens and "
             f"{len(alphabet)} characters need"
         )
@@ -52,7 +53,7 @@ def train_bpe(texts: Texts, vocab_size: int, vocab_path: Path, merges_path: Path
 
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if vocab_size <= len(alphabet) + 1:
-        raise ValueError(f"--vocab-size {vocab_size}: expected more than 257, which the bytes and {END_OF_TEXT} need")
+        raise UserError(f"--vocab-size {vocab_size}: expected more than 257, which the bytes and {END_OF_TEXT} need")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(

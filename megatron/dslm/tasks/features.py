@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from dslm_patches.errors import UserError
 from megatron.dslm.tasks.base import Example
 
 
@@ -39,13 +40,13 @@ def check_lengths(tokenizer: Any, examples: Sequence[Example], length: int) -> N
     """Looks for second texts that do not fit into `length` tokens with [CLS] and two [SEP], where they are never cut.
 
     Raises:
-        ValueError: the longest one is named, and --seq-length.
+        UserError: the longest one is named, and --seq-length.
     """
     texts = [(example.id, second) for example in examples for _, second in example.texts if second is not None]
     ids = tokenizer.tokenize_batch([second for _, second in texts])
     longest = max(range(len(texts)), key=lambda index: len(ids[index]), default=None)
     if longest is not None and len(ids[longest]) + 3 > length:
-        raise ValueError(
+        raise UserError(
             f"--seq-length {length} is too short: the question of example {texts[longest][0]} with an answer is "
             f"{len(ids[longest])} tokens, which are never cut; give {len(ids[longest]) + 3} or more"
         )

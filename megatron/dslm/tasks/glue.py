@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dslm_patches.errors import UserError
 from megatron.dslm.tasks.base import Example, Task
 from megatron.dslm.tasks.metrics import accuracy, f1, matthews, pearson, spearman
 from megatron.dslm.tasks.tsv import Row, TsvFile
@@ -36,7 +37,7 @@ class _Reader:
         if self.headless and self.first not in file.columns:
             file = TsvFile(path, self.headless)
             if next(TsvFile(path, self.headless).rows(), None) is None:
-                raise ValueError(f"{path}: expected a column {self.first}, or {len(self.headless)} columns")
+                raise UserError(f"{path}: expected a column {self.first}, or {len(self.headless)} columns")
         texts = [self.first] if self.second is None else [self.first, self.second]
         file.require(texts)
         examples: list[Example] = []
@@ -48,7 +49,7 @@ class _Reader:
             name = row.fields.get(self.id, str(len(examples)))
             examples.append(Example(name, ((row.fields[self.first], second),), label))
         if not examples:
-            raise ValueError(f"{path} holds no rows")
+            raise UserError(f"{path} holds no rows")
         notes = file.notes()
         if undecided:
             notes.append(f"{path}: {undecided} rows have the label {_UNLABELLED!r}: neither trained on nor scored")
@@ -60,14 +61,14 @@ class _Reader:
             return None
         if self.classes:
             if text not in self.classes:
-                raise ValueError(f"{path} line {row.line}: {self.label} {text!r} is none of {', '.join(self.classes)}")
+                raise UserError(f"{path} line {row.line}: {self.label} {text!r} is none of {', '.join(self.classes)}")
             return float(self.classes.index(text))
         try:
             score = float(text)
         except ValueError:
             score = -1.0
         if not 0.0 <= score <= 5.0:
-            raise ValueError(f"{path} line {row.line}: {self.label} {text!r} is not a score from 0 to 5")
+            raise UserError(f"{path} line {row.line}: {self.label} {text!r} is not a score from 0 to 5")
         return score
 
 

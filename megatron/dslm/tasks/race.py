@@ -4,6 +4,7 @@ import json
 import os
 from typing import Any
 
+from dslm_patches.errors import UserError
 from megatron.dslm.tasks.base import Example, Task
 from megatron.dslm.tasks.metrics import accuracy
 
@@ -19,10 +20,10 @@ def read_race(path: str) -> tuple[list[Example], list[str]]:
     it.
 
     Raises:
-        ValueError: no such folder, no files in it, or a file of another form.
+        UserError: no such folder, no files in it, or a file of another form.
     """
     if not os.path.isdir(path):
-        raise ValueError(f"{path} is not a folder of RACE's .txt files, or of middle/ and high/")
+        raise UserError(f"{path} is not a folder of RACE's .txt files, or of middle/ and high/")
     levels = [(level, os.path.join(path, level)) for level in _LEVELS if os.path.isdir(os.path.join(path, level))]
     if not levels:
         name = os.path.basename(os.path.normpath(path))
@@ -33,7 +34,7 @@ def read_race(path: str) -> tuple[list[Example], list[str]]:
             if name.endswith(".txt"):
                 examples += _questions(os.path.join(folder, name), level)
     if not examples:
-        raise ValueError(f"{path} holds no .txt files with questions")
+        raise UserError(f"{path} holds no .txt files with questions")
     return examples, []
 
 
@@ -51,9 +52,9 @@ def _questions(path: str, level: str) -> list[Example]:
         zip(passage["questions"], passage["options"], labels, strict=True)
     ):
         if len(options) != len(_ANSWERS):
-            raise ValueError(f"{path}: question {number} has {len(options)} options, not {len(_ANSWERS)}")
+            raise UserError(f"{path}: question {number} has {len(options)} options, not {len(_ANSWERS)}")
         if answer is not None and answer not in _ANSWERS:
-            raise ValueError(f"{path}: the answer {answer!r} of question {number} is none of {', '.join(_ANSWERS)}")
+            raise UserError(f"{path}: the answer {answer!r} of question {number} is none of {', '.join(_ANSWERS)}")
         label = None if answer is None else float(_ANSWERS.index(answer))
         texts = tuple((article, _asked(question, option)) for option in options)
         examples.append(Example(f"{passage.get('id', os.path.basename(path))}-{number}", texts, label, level))
@@ -65,16 +66,16 @@ def _load(path: str) -> dict[str, Any]:
         with open(path, encoding="utf-8") as file:
             passage = json.load(file)
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from None
+        raise UserError(f"{path}: not JSON: {error}") from None
     keys = list(passage) if isinstance(passage, dict) else []
     missing = [key for key in ("article", "questions", "options") if key not in keys]
     if missing:
-        raise ValueError(f"{path}: no {', '.join(missing)}; found {', '.join(keys)[:200] or type(passage).__name__}")
+        raise UserError(f"{path}: no {', '.join(missing)}; found {', '.join(keys)[:200] or type(passage).__name__}")
     if not isinstance(passage["article"], str) or not _are_texts(passage):
-        raise ValueError(f"{path}: expected a text as article, and lists of texts as questions and options")
+        raise UserError(f"{path}: expected a text as article, and lists of texts as questions and options")
     lengths = {len(passage["questions"]), len(passage["options"])} | {len(passage.get("answers") or passage["options"])}
     if len(lengths) > 1:
-        raise ValueError(f"{path}: questions, options and answers are not equally many")
+        raise UserError(f"{path}: questions, options and answers are not equally many")
     return passage
 
 

@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from dslm_patches.errors import UserError
+
 
 class Row(NamedTuple):
     """A row: its line in the file, from 1, and its fields by column."""
@@ -28,30 +30,30 @@ class TsvFile:
         broken: lines that were left out; complete once the rows were read.
 
     Raises:
-        ValueError: no such file, not UTF-8, empty.
+        UserError: no such file, not UTF-8, empty.
     """
 
     def __init__(self, path: str, header: Sequence[str] | None = None) -> None:
         if not os.path.isfile(path):
-            raise ValueError(f"{path} is not a file")
+            raise UserError(f"{path} is not a file")
         try:
             with open(path, encoding="utf-8-sig", newline="\n") as file:
                 self._lines = [line.rstrip("\r\n") for line in file]
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+            raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
         if not self._lines:
-            raise ValueError(f"{path} is empty")
+            raise UserError(f"{path} is empty")
         self.path = path
         self.columns = list(header) if header is not None else self._lines[0].split("\t")
         self._first = 0 if header is not None else 1
         self.broken: list[int] = []
 
     def require(self, columns: Sequence[str]) -> None:
-        """Raises ValueError when a column is missing: says which, and which were found."""
+        """Raises UserError when a column is missing: says which, and which were found."""
         missing = [name for name in columns if name not in self.columns]
         if missing:
             found = ", ".join(self.columns)
-            raise ValueError(f"{self.path}: no column {', '.join(missing)}; found {found[:200]}")
+            raise UserError(f"{self.path}: no column {', '.join(missing)}; found {found[:200]}")
 
     def rows(self) -> Iterator[Row]:
         """The rows, in order."""

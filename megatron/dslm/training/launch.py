@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from dslm_patches.errors import UserError
 from megatron.dslm.checkpoints.save import SaveError
 from megatron.dslm.faults.diagnosis import is_lost_connection
 from megatron.dslm.faults.stop import StopRequest
@@ -38,7 +39,7 @@ def launch(args: Namespace, program: str, train: Callable[[Job], None]) -> None:
     try:
         watch = Watch(args, program, initialize(args).another_connection())
     except Exception as error:
-        mistake = isinstance(error, ValueError)
+        mistake = isinstance(error, UserError)
         print(f"{program}: {'error' if mistake else f'rank {args.rank} at the start'}: {error}", file=sys.stderr)
         sys.exit(2 if mistake else 1)
     code = 0
@@ -62,7 +63,7 @@ def launch(args: Namespace, program: str, train: Callable[[Job], None]) -> None:
 def _told(error: BaseException, args: Namespace, watch: Watch) -> int:
     """Says why the run ends, unless another rank does; the exit code."""
     told = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-    if isinstance(error, ValueError):
+    if isinstance(error, UserError):
         # Most mistakes are found by all ranks; one that a single rank finds is told by that one.
         return watch.tell(f"error: {error}", 2, speaker=0)
     if isinstance(error, (NonFiniteError, SaveError)):

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from dslm_patches.errors import UserError
 from dslm_patches.schemes import DepthScheme
 from dslm_patches.tracing import Tracer
 from dslm_patches.tracing.alerts import NON_FINITE, Alert, AlertLimits, alerts
@@ -27,7 +28,7 @@ class TracedSteps:
         iteration: where the run goes on from.
 
     Raises:
-        ValueError: on all ranks alike, a site the model does not have, a mode that tracing does not cover, or a
+        UserError: on all ranks alike, a site the model does not have, a mode that tracing does not cover, or a
             folder that does not fit.
     """
 
@@ -44,12 +45,12 @@ class TracedSteps:
         if progress.speaks:
             try:
                 self._output = TraceOutput(args, scheme, progress, iteration)
-            except ValueError as error:
+            except UserError as error:
                 mistake[0] = str(error)
         # The files lie on one rank's machine, and all ranks must leave together.
         torch.distributed.broadcast_object_list(mistake, src=args.world_size - 1)
         if mistake[0] is not None:
-            raise ValueError(mistake[0])
+            raise UserError(mistake[0])
 
     def start(self, iteration: int) -> bool:
         """Starts to measure if this iteration is to be traced.
