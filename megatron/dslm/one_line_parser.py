@@ -9,6 +9,11 @@ from typing import NoReturn
 SECONDS_FOR_THE_FIRST_RANK = 10.0
 
 
+def spelled(name: str) -> str:
+    """The command-line spelling of an argument's name."""
+    return "--" + name.replace("_", "-")
+
+
 class OneLineParser(argparse.ArgumentParser):
     """A parser whose errors are one line, printed once however many ranks make the same mistake."""
 

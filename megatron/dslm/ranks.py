@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from argparse import Namespace
 from typing import Any
 
@@ -26,6 +27,11 @@ def from_first_rank(value: Any) -> Any:
     shared = [value]
     torch.distributed.broadcast_object_list(shared, src=0)
     return shared[0]
+
+
+def settle_run_id(args: Namespace, recorded: str | None) -> None:
+    """Sets args.run_id, which tells this run from all others: the recorded one, or a new one; all ranks call it."""
+    args.run_id = recorded or from_first_rank(secrets.token_hex(8))
 
 
 def from_last_rank(args: Namespace, value: Any) -> Any:

@@ -1,6 +1,8 @@
 """Fine-tuning runs: the same from any layout to any layout, resumed exactly, judged rightly."""
 
+import itertools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -92,20 +94,26 @@ def test_a_resumed_run_equals_an_uninterrupted_one(ranks: RankPool, pretrained: 
     assert kept == ["iter_0000010"]
 
 
-def test_another_course_is_refused(ranks: RankPool, pretrained: str, tmp_path: Path) -> None:
+def test_a_longer_run_keeps_its_course_and_another_is_refused(ranks: RankPool, pretrained: str, tmp_path: Path) -> None:
     train = write_qqp(tmp_path / "train.tsv", 40)
     argv = ["--task", "QQP", "--pretrained-checkpoint", pretrained, *SMALL, "--train-data", train]
     argv += ["--save", str(tmp_path / "run"), "--load", str(tmp_path / "run")]
     run(ranks, 1, [*argv, "--epochs", "1"])
     longer = [*argv, "--epochs", "2"]
     for flags, named in (
-        ([], ["--lr-decay-iters 10", "began with 5", "--override-opt-param-scheduler"]),
-        (["--override-opt-param-scheduler", "--global-batch-size", "4"], ["--global-batch-size 4", "began with 8"]),
-        (["--override-opt-param-scheduler", "--train-data", train, train], ["--train-data holds 80", "began with 40"]),
+        (["--lr-decay-iters", "10"], ["--lr-decay-iters 10 (saved: 5)", "--override-opt-param-scheduler"]),
+        (["--global-batch-size", "4"], ["--global-batch-size 4 (saved: 8)", "--override-settings global-batch-size"]),
+        (["--train-data", train, train], ["--train-data", "other content", "--override-settings train-data"]),
+        (["--override-settings", "global-batch-size"], ["--override-settings global-batch-size", "epochs"]),
     ):
         code, output = ranks.run(1, WORKER, process_group=False, argv=[*longer, *flags])[-1]
         assert code == 2
         assert all(part in output.splitlines()[-1] for part in named), output
+    shutil.copytree(tmp_path / "run", tmp_path / "kept")
+    kept = [word.replace(f"{tmp_path}/run", f"{tmp_path}/kept") for word in longer]
+    output = run(ranks, 1, kept)
+    assert "warning: --train-iters 10 goes beyond the 5 iterations" in output
+    assert "lr 0.000e+00" in output.split("iteration  6/10")[1].split("iteration  7/10")[0]
     output = run(ranks, 1, [*longer, "--override-opt-param-scheduler"])
     assert len(losses(output)) == 5
     assert "lr 0.000e+00" not in output.split("iteration  6/10")[1].split("iteration  7/10")[0]
@@ -182,7 +190,7 @@ def test_a_score_is_learned_too(ranks: RankPool, corpus: None, tmp_path: Path) -
 
 
 def test_epochs_follow_each_other_without_a_sample_left_out() -> None:
-    from megatron.dslm.finetuning.dataset import EpochOrder
+    from megatron.dslm.finetuning.dataset import ShuffledEpochs
 
     class Numbers:
         """A data set of its own indices, with lengths that fall."""
@@ -197,8 +205,8 @@ def test_epochs_follow_each_other_without_a_sample_left_out() -> None:
             return list(range(10, 0, -1))
 
     for by_length in (False, True):
-        order = EpochOrder(Numbers(), seed=1, batch=4, by_length=by_length)  # type: ignore[arg-type]
-        taken = [index for batch in list(MicroBatchSampler(20, 0, 4, 0, 1)) for index in batch]
+        order = ShuffledEpochs(Numbers(), seed=1, batch=4, by_length=by_length)  # type: ignore[arg-type]
+        taken = [index for batch in itertools.islice(MicroBatchSampler(0, 4, 0, 1), 5) for index in batch]
         samples = [order[index] for index in taken]
         assert sorted(samples[:10]) == sorted(samples[10:]) == list(range(10))
         assert samples[:10] != samples[10:]

@@ -1,6 +1,7 @@
 """The command line of finetune.py: a task, its files, and a pretrained model whose flags are taken from its folder."""
 
 import argparse
+import hashlib
 import os
 from argparse import Namespace
 from collections.abc import Sequence
@@ -9,11 +10,12 @@ from typing import Any
 from dslm_patches.errors import UserError
 from megatron.dslm.arguments import flags
 from megatron.dslm.arguments.folders import check_loaded
-from megatron.dslm.arguments.layout import spelled
+from megatron.dslm.arguments.partners import check_partners
 from megatron.dslm.arguments.pretrained import FREE, check_against_pretrained, pretrained_arguments
 from megatron.dslm.arguments.validate import resolve_schedule, validate_finetuning
+from megatron.dslm.checkpoints.settings import TASK_DATA
 from megatron.dslm.data.tokenizer import build_tokenizer
-from megatron.dslm.one_line_parser import OneLineParser
+from megatron.dslm.one_line_parser import OneLineParser, spelled
 from megatron.dslm.tasks import TASKS, Example
 from megatron.dslm.tasks.base import count_labels
 from megatron.dslm.tasks.features import check_lengths
@@ -42,14 +44,8 @@ def add_task_outputs(parser: argparse.ArgumentParser) -> None:
     add("--output-dir", help="metrics.json, predictions and GLUE's submission go there; default --save")
 
 
-def parse_finetune_args(argv: Sequence[str] | None = None) -> Namespace:
-    """Parses, reads the task's files, and checks all of it without torch or process groups.
-
-    Beside the flags, the namespace holds `examples`: for each of train_data, valid_data and test_data a list of
-    (path, examples), `notes` about what was left out of them, `tokenizer`, and `train_iters`.
-
-    Exits with code 2 and one line that names the flag or file when something is wrong.
-    """
+def build_finetune_parser() -> OneLineParser:
+    """The parser of finetune.py, flags in groups."""
     parser = OneLineParser(
         prog="finetune.py",
         description="Fine-tune a BERT on a GLUE task or RACE. Run by torchrun, or plainly for one process; on CPU "
@@ -62,12 +58,25 @@ def parse_finetune_args(argv: Sequence[str] | None = None) -> Namespace:
     add_task_outputs(parser)
     for add_group in flags.OUTPUTS:
         add_group(parser, "bert")
+    return parser
+
+
+def parse_finetune_args(argv: Sequence[str] | None = None) -> Namespace:
+    """Parses, reads the task's files, and checks all of it without torch or process groups.
+
+    Beside the flags, the namespace holds `examples`: for each of train_data, valid_data and test_data a list of
+    (path, examples), `notes` about what was left out of them, `tokenizer`, and `train_iters`.
+
+    Exits with code 2 and one line that names the flag or file when something is wrong.
+    """
+    parser = build_finetune_parser()
     try:
         saved = _defaults_from_pretrained(parser, argv)
         args = parser.parse_args(argv)
         args.model = "bert"
         args.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         args.rank = int(os.environ.get("RANK", "0"))
+        check_partners(parser, args)
         _complete(args, saved)
     except (UserError, OSError) as error:
         parser.error(str(error))
@@ -96,6 +105,8 @@ def _defaults_from_pretrained(parser: OneLineParser, argv: Sequence[str] | None)
 
 def _complete(args: Namespace, saved: dict[str, Any]) -> None:
     _settle_length(args)
+    if "global_batch_size" in [name.replace("-", "_") for name in args.override_settings]:
+        raise UserError("--override-settings global-batch-size: fine-tuning counts its epochs by it")
     validate_finetuning(args)
     args.output_dir = args.output_dir or args.save
     args.tokenizer = build_tokenizer(args.tokenizer_type, args.vocab_file, args.merge_file)
@@ -145,6 +156,9 @@ def _read_data(args: Namespace) -> None:
             args.notes += notes
             if name != "test_data" and not count_labels(examples):
                 raise UserError(f"{spelled(name)} {path} has no labels: give it as --test-data")
+    args.contents = {
+        name: [_digest(examples) for _, examples in args.examples[name]] for name in TASK_DATA if args.examples[name]
+    }
     names = [task.submission(path) for path in args.test_data or [] if task.submission is not None]
     if len(set(names)) < len(names):
         raise UserError(f"--test-data {' '.join(args.test_data)}: each would be written to the same submission file")
@@ -152,4 +166,10 @@ def _read_data(args: Namespace) -> None:
         together: list[Example] = [one for _, examples in args.examples["train_data"] for one in examples]
         labelled = [one for one in together if one.label is not None]
         args.examples["train_data"] = [(" ".join(args.train_data), labelled)]
-        args.training_samples = len(labelled)
+
+
+def _digest(examples: Sequence[Example]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for example in examples:
+        digest.update(repr((example.id, example.texts, example.label)).encode())
+    return digest.hexdigest()

@@ -18,7 +18,7 @@ def add_model(parser: Parser, model: str) -> None:
     add("--ffn-hidden-size", type=int, help="FFN width; default 4 x hidden size, 8/3 x when gated")
     add("--kv-channels", type=int, help="head width; default hidden size / heads")
     add("--group-query-attention", action="store_true", help="share keys and values between heads")
-    add("--num-query-groups", type=int, default=1, help="key-value heads of --group-query-attention")
+    add("--num-query-groups", type=int, help="key-value heads of --group-query-attention; default 1")
     add("--seq-length", type=int, required=True, help="tokens a sequence")
     add("--max-position-embeddings", type=int, help="longest sequence; default --seq-length")
     add("--position-embedding-type", choices=("learned_absolute", "rope"), default="learned_absolute")
@@ -152,7 +152,8 @@ def add_learning_rate(parser: Parser, model: str) -> None:
     add(
         "--override-opt-param-scheduler",
         action="store_true",
-        help="go on from --load with the schedule of these flags, not the one the run began with",
+        help="go on from --load with the learning rate's course and the optimizer's numbers of these flags, not with "
+        "those that the run began with",
     )
     add("--lr-wsd-decay-iters", type=int, help="length of the final decay of WSD")
     add("--lr-wsd-decay-style", choices=("linear", "cosine", "exponential"), default="exponential")
@@ -192,6 +193,13 @@ def add_checkpoints(parser: Parser, model: str) -> None:
     add = group.add_argument
     add("--save", help="folder for checkpoints; saved at the end too")
     add("--load", help="folder to resume from; a folder without a checkpoint starts anew")
+    add(
+        "--override-settings",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="go on from --load with these flags' values of these settings: seed, data-path, split, ...",
+    )
     add("--save-interval", type=int, help="iterations between checkpoints")
     add("--keep-last", type=int, metavar="N", help="checkpoints that --save keeps; default all")
     add("--async-save", action="store_true", help="write checkpoints while training goes on")

@@ -3,11 +3,14 @@
 import os
 import tempfile
 from argparse import Namespace
+from typing import Any
 
 from dslm_patches.errors import UserError
-from megatron.dslm.arguments.layout import spelled
 from megatron.dslm.checkpoints.folder import find_checkpoint
-from megatron.dslm.checkpoints.record import check_architecture, check_continuation, read_arguments
+from megatron.dslm.checkpoints.record import check_resume, read_arguments
+from megatron.dslm.checkpoints.settings import CLASS_OF, CLASSES, OnResume
+from megatron.dslm.logging.run_folder import check_owner
+from megatron.dslm.one_line_parser import spelled
 
 _PROBE_BYTES = 1 << 16
 
@@ -26,6 +29,7 @@ def check_folders(args: Namespace, written: tuple[str, ...]) -> None:
             raise UserError(f"{spelled(name)} needs --save")
     if args.load is not None and os.path.lexists(args.load) and not os.path.isdir(args.load):
         raise UserError(f"--load {args.load} is not a folder")
+    _resolve_overrides(args)
     for name in written:
         if getattr(args, name) is not None:
             _require_writable(spelled(name), getattr(args, name))
@@ -33,6 +37,30 @@ def check_folders(args: Namespace, written: tuple[str, ...]) -> None:
         if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) == 0:
             raise UserError(f"--save {args.save} holds a checkpoint: go on with it by --load {args.save}, or remove it")
         args.load = args.save
+    folder = None if args.load is None else find_checkpoint(args.load)
+    check_owner(args, folder is not None, None if folder is None else read_arguments(folder).get("run_id"))
+
+
+def _resolve_overrides(args: Namespace) -> None:
+    names = [name.removeprefix("--").replace("-", "_") for name in args.override_settings]
+    for name in names:
+        kind = CLASS_OF.get(name)
+        if kind is OnResume.COURSE:
+            raise UserError(f"--override-settings {name}: that goes with --override-opt-param-scheduler")
+        if kind is not OnResume.BY_NAME:
+            can = ", ".join(one.replace("_", "-") for one in CLASSES[OnResume.BY_NAME])
+            raise UserError(f"--override-settings {name}: no setting that can be taken over; these can: {can}")
+    args.override_settings = names
+
+
+def recorded(args: Namespace, name: str) -> Any:
+    """What the checkpoint that the run goes on from records under a name; None without one.
+
+    Raises:
+        UserError: its checkpoints are all damaged.
+    """
+    folder = None if args.load is None else find_checkpoint(args.load)
+    return None if folder is None else read_arguments(folder).get(name)
 
 
 def check_loaded(args: Namespace) -> None:
@@ -46,9 +74,7 @@ def check_loaded(args: Namespace) -> None:
     """
     folder = None if args.load is None else find_checkpoint(args.load)
     if folder is not None:
-        saved = read_arguments(folder)
-        check_architecture(args, saved, folder)
-        check_continuation(args, saved, folder)
+        check_resume(args, read_arguments(folder), folder)
 
 
 def _require_writable(flag: str, path: str) -> None:

@@ -3,11 +3,7 @@
 from argparse import Namespace
 
 from dslm_patches.errors import UserError
-
-
-def spelled(name: str) -> str:
-    """The command-line spelling of an argument's name."""
-    return "--" + name.replace("_", "-")
+from megatron.dslm.one_line_parser import spelled
 
 
 def resolve_layout(args: Namespace) -> None:

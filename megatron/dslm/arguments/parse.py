@@ -8,8 +8,10 @@ from dslm_patches.errors import UserError
 from megatron.dslm.arguments import flags
 from megatron.dslm.arguments.data_files import check_data_files
 from megatron.dslm.arguments.folders import check_loaded
+from megatron.dslm.arguments.partners import check_partners
 from megatron.dslm.arguments.pretrained import FREE, check_against_pretrained, pretrained_arguments
 from megatron.dslm.arguments.validate import validate
+from megatron.dslm.data.content import describe_data
 from megatron.dslm.one_line_parser import OneLineParser
 
 
@@ -37,8 +39,10 @@ def parse_args(model: str, argv: Sequence[str] | None = None) -> argparse.Namesp
     try:
         args.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         args.rank = int(os.environ.get("RANK", "0"))
+        check_partners(parser, args)
         validate(args)
         check_data_files(args)
+        describe_data(args)
         if args.pretrained_checkpoint is not None:
             free = () if args.depth_scheme == "dslm" else FREE
             check_against_pretrained(args, pretrained_arguments(args.pretrained_checkpoint, model), free)

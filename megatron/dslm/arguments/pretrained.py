@@ -8,14 +8,15 @@ from typing import Any
 
 from dslm_patches.errors import UserError
 from dslm_patches.hf_folder import weight_files
-from megatron.dslm.arguments.layout import spelled
 from megatron.dslm.checkpoints.folder import find_checkpoint
-from megatron.dslm.checkpoints.record import ARCHITECTURE, SCHEME, read_arguments
+from megatron.dslm.checkpoints.record import read_arguments
+from megatron.dslm.checkpoints.settings import ARCHITECTURE, DROPOUT, SCHEME
+from megatron.dslm.one_line_parser import spelled
 
 FLAG = "--pretrained-checkpoint"
-FREE = ("seq_length", "hidden_dropout", "attention_dropout")
+FREE = ("seq_length", *DROPOUT)
 """What a run may set otherwise than pretraining did; under DeepScaleLM the output's scale follows from the dropouts."""
-_WANTED = (*ARCHITECTURE, *SCHEME, "vocab_size", "tokenizer_type", "tokenizer_sha256")
+_WANTED = (*ARCHITECTURE, *SCHEME, *DROPOUT, "vocab_size", "tokenizer_type", "tokenizer_sha256")
 
 
 def pretrained_arguments(folder: str, model: str) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from argparse import Namespace
 
 from dslm_patches.errors import UserError
 from megatron.dslm.arguments.depth import resolve_depth_scheme
-from megatron.dslm.arguments.folders import check_folders
-from megatron.dslm.arguments.layout import resolve_layout, spelled
+from megatron.dslm.arguments.folders import check_folders, recorded
+from megatron.dslm.arguments.layout import resolve_layout
+from megatron.dslm.one_line_parser import spelled
 
 _POSITIVE = {
     "num_layers",
@@ -61,6 +62,16 @@ _NOT_NEGATIVE = {
 _PROBABILITIES = {"attention_dropout", "hidden_dropout", "adam_beta1", "adam_beta2", "mask_prob", "short_seq_prob"}
 
 
+_TRACING = {
+    "trace_theory": False,
+    "trace_halt_on": None,
+    "trace_sites": ["layer"],
+    "trace_growth_limit": 1.02,
+    "trace_correlation_limit": 0.98,
+}
+"""Flags of traced steps and their defaults."""
+
+
 def validate(args: Namespace) -> None:
     """Fills defaults that follow from other flags and checks all flags against each other.
 
@@ -69,11 +80,11 @@ def validate(args: Namespace) -> None:
     """
     validate_model(args)
     resolve_layout(args)
-    resolve_schedule(args)
     _check_data_flags(args)
     _check_tokenizer_flags(args)
     _resolve_tracing(args)
     check_folders(args, ("save", "tensorboard_dir", "trace_dir", "data_cache_path"))
+    resolve_schedule(args)
 
 
 def validate_finetuning(args: Namespace) -> None:
@@ -135,13 +146,7 @@ def _resolve_architecture(args: Namespace) -> None:
                 f"{args.num_attention_heads}, or give --kv-channels"
             )
         args.kv_channels = args.hidden_size // args.num_attention_heads
-    if not args.group_query_attention:
-        args.num_query_groups = args.num_attention_heads
-    elif args.num_attention_heads % args.num_query_groups:
-        raise UserError(
-            f"--num-attention-heads {args.num_attention_heads} must be divisible by --num-query-groups "
-            f"{args.num_query_groups}"
-        )
+    _resolve_query_groups(args)
     args.max_position_embeddings = args.max_position_embeddings or args.seq_length
     if args.seq_length > args.max_position_embeddings:
         raise UserError(
@@ -151,8 +156,23 @@ def _resolve_architecture(args: Namespace) -> None:
         raise UserError(f"--seq-length {args.seq_length} is too short for [CLS] A [SEP] B [SEP]: give 8 or more")
 
 
+def _resolve_query_groups(args: Namespace) -> None:
+    groups, heads = args.num_query_groups, args.num_attention_heads
+    if groups is None:
+        args.num_query_groups = 1 if args.group_query_attention else heads
+    elif not args.group_query_attention and groups != heads:
+        raise UserError(f"--num-query-groups {groups} needs --group-query-attention")
+    elif heads % groups:
+        raise UserError(f"--num-attention-heads {heads} must be divisible by --num-query-groups {groups}")
+
+
 def resolve_schedule(args: Namespace) -> None:
-    """Fills in and checks the learning-rate schedule of args.train_iters iterations."""
+    """Fills in and checks the learning-rate schedule of args.train_iters iterations, after the folders.
+
+    A run that goes on decays over as many iterations as it began with, whatever its --train-iters has become.
+    """
+    if args.lr_decay_iters is None and not args.override_opt_param_scheduler:
+        args.lr_decay_iters = recorded(args, "lr_decay_iters")
     args.lr_decay_iters = args.lr_decay_iters or args.train_iters
     if args.lr_warmup_fraction is not None:
         if args.lr_warmup_iters:
@@ -211,6 +231,6 @@ def _resolve_tracing(args: Namespace) -> None:
     if args.trace_interval and not args.trace_dir:
         raise UserError(f"--trace-interval {args.trace_interval} needs --trace-dir or --tensorboard-dir to write to")
     if not args.trace_interval:
-        for name in ("trace_theory", "trace_halt_on"):
-            if getattr(args, name):
+        for name, default in _TRACING.items():
+            if getattr(args, name) != default:
                 raise UserError(f"{spelled(name)} needs --trace-interval above 0, and --trace-dir or --tensorboard-dir")

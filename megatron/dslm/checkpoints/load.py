@@ -17,12 +17,14 @@ from dslm_patches.errors import UserError
 from megatron.dslm.checkpoints import safe_loading
 from megatron.dslm.checkpoints.folder import iteration_folder, none_complete, saved_iterations
 from megatron.dslm.checkpoints.manifest import check_digests, check_sizes, read_manifest
-from megatron.dslm.checkpoints.record import LAYOUT, check_architecture, check_continuation, read_arguments
+from megatron.dslm.checkpoints.record import check_resume, read_arguments
+from megatron.dslm.checkpoints.settings import LAYOUT
 from megatron.dslm.checkpoints.state import named_chunks, sharded_models, sharded_rng_state, sharded_state
 from megatron.dslm.faults.diagnosis import is_lost_connection
 from megatron.dslm.random_states import set_random_states
 from megatron.dslm.ranks import from_all_ranks, from_first_rank
 from megatron.dslm.training.adam_steps import choose_kernel, translate_steps
+from megatron.dslm.training.optimization import held_settings
 from megatron.dslm.training.step import Trainer
 
 # torch and pickle raise whatever a damaged or made-up file leads them to.
@@ -75,8 +77,7 @@ def load_checkpoint(args: Namespace, folder: str, trainer: Trainer) -> tuple[int
         UserError: a checkpoint of another architecture or scheme (the flags that differ are named), or weights alone.
     """
     saved = read_arguments(folder)
-    check_architecture(args, saved, folder)
-    check_continuation(args, saved, folder)
+    check_resume(args, saved, folder)
     if "iteration" not in _common(folder, "--load"):
         raise UserError(f"--load: {folder} holds weights alone: give it as --pretrained-checkpoint")
     state = sharded_state(trainer, is_loading=True)
@@ -87,9 +88,14 @@ def load_checkpoint(args: Namespace, folder: str, trainer: Trainer) -> tuple[int
     for name, chunk in named_chunks(trainer.chunks):
         chunk.load_state_dict(loaded[name])
     translate_steps(loaded["optimizer"], trainer.optimizer)
-    trainer.optimizer.load_state_dict(loaded["optimizer"])
+    with held_settings(trainer.optimizer):
+        trainer.optimizer.load_state_dict(loaded["optimizer"])
     choose_kernel(args, trainer.optimizer)
-    trainer.scheduler.load_state_dict(loaded["opt_param_scheduler"])
+    schedule = loaded["opt_param_scheduler"]
+    # Counted in samples, and the flags in iterations: --override-settings global-batch-size changes their ratio.
+    schedule["num_steps"] = schedule["num_steps"] // saved["global_batch_size"] * args.global_batch_size
+    trainer.scheduler.load_state_dict(schedule)
+    trainer.consumed_samples = loaded.get("consumed_samples", loaded["iteration"] * saved["global_batch_size"])
     if same_layout and ("cuda" in loaded["rng_state"]) == torch.cuda.is_available():
         set_random_states(loaded["rng_state"])
     return int(loaded["iteration"]), loaded.get("run", {})

@@ -6,63 +6,30 @@ Read without torch, so that a wrong folder is refused before anything heavy is i
 import json
 import os
 from argparse import Namespace
+from collections.abc import Iterable
 from typing import Any
 
 from dslm_patches.errors import UserError
 from megatron.dslm.checkpoints.manifest import write_synced
+from megatron.dslm.checkpoints.settings import ARCHITECTURE, CLASSES, DROPOUT, LAYOUT, SCHEME, START, OnResume
+from megatron.dslm.one_line_parser import spelled
 
 ARGUMENTS = "arguments.json"
-ARCHITECTURE = (
-    "model",
-    "num_layers",
-    "hidden_size",
-    "num_attention_heads",
-    "ffn_hidden_size",
-    "kv_channels",
-    "num_query_groups",
-    "max_position_embeddings",
-    "position_embedding_type",
-    "rotary_percent",
-    "rotary_base",
-    "activation",
-    "normalization",
-    "norm_epsilon",
-    "disable_bias_linear",
-    "untie_embeddings_and_output_weights",
-    "make_vocab_size_divisible_by",
-    "bert_no_binary_head",
-)
-"""Flags that make a model's function and its tensors."""
-SCHEME = (
-    "depth_scheme",
-    "norm_placement",
-    "dslm_k",
-    "dslm_alpha",
-    "dslm_lambda_sq",
-    "dslm_beta_sq",
-    "dslm_input_correlation",
-    "init_method_std",
-    "seq_length",
-    "hidden_dropout",
-    "attention_dropout",
-)
-"""Flags that make its depth scheme: lengths and dropout go into the weights' standard deviations and the head scale."""
-SCHEDULE = ("lr", "min_lr", "lr_decay_style", "lr_decay_iters", "lr_warmup_iters", "weight_decay")
-"""Flags that a resumed run follows as it began, unless --override-opt-param-scheduler says otherwise."""
-DATA_ORDER = ("global_batch_size", "seed")
-"""Flags that say which sample is next."""
-OPTIMIZER = ("optimizer", "use_distributed_optimizer", "bf16")
-"""Flags that make the optimizer's state, which any layout can load, but no other optimizer."""
-LAYOUT = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "data_parallel_size")
+_BY_CONTENT = ("vocab_file", "merge_file")
+"""Compared by the vocabulary's digest, wherever it lies."""
+_EXTRA = ("train_iters", "run_id", *LAYOUT)
+"""Recorded beside what is compared."""
+_ORDER = "epochs"
+"""How samples are ordered: whole epochs, whatever --train-iters. Checkpoints from before say nothing."""
 
 
 def recorded_arguments(args: Namespace, iteration: int) -> dict[str, Any]:
     """Plain values that tell a later run, or a converter, what this one was."""
-    names = ARCHITECTURE + SCHEME + SCHEDULE + DATA_ORDER + OPTIMIZER + LAYOUT
+    names = [*CLASSES[OnResume.NEVER], *CLASSES[OnResume.COURSE], *CLASSES[OnResume.BY_NAME], *_EXTRA]
     return {name: getattr(args, name, None) for name in names} | {
         "iteration": iteration,
-        "task": getattr(args, "task", None),
-        "training_samples": getattr(args, "training_samples", None),
+        "contents": getattr(args, "contents", {}),
+        "data_order": _ORDER,
         "vocab_size": args.tokenizer.vocab_size,
         "tokenizer_type": args.tokenizer.tokenizer_type,
         "tokenizer_sha256": args.tokenizer.unique_identifiers["content_sha256"],
@@ -88,46 +55,78 @@ def read_arguments(folder: str, flag: str = "--load") -> dict[str, Any]:
             raise UserError("not an object")
     except (OSError, ValueError) as error:
         raise UserError(f"{flag}: {path} cannot be read: {error}") from None
-    missing = [name for name in (*ARCHITECTURE, *SCHEME, "vocab_size", "iteration") if name not in saved]
+    missing = [name for name in (*ARCHITECTURE, *SCHEME, *DROPOUT, "vocab_size", "iteration") if name not in saved]
     if missing:
         raise UserError(f"{flag}: {path} does not say {', '.join(missing)}")
     return saved
 
 
-def check_architecture(args: Namespace, saved: dict[str, Any], folder: str) -> None:
-    """Refuses a checkpoint of another model than the arguments describe.
+def check_resume(args: Namespace, saved: dict[str, Any], folder: str) -> None:
+    """Refuses to go on with another model, schedule, order of data or vocabulary than the run began with.
+
+    What --override-opt-param-scheduler and --override-settings take over may differ.
 
     Raises:
-        UserError: the flags that differ are named, with the saved values.
+        UserError: the flags that differ are named, with the saved values and what to do.
     """
     now = recorded_arguments(args, 0)
-    # Only DeepScaleLM's head scale follows from the dropout.
-    scheme = SCHEME if args.depth_scheme == "dslm" else SCHEME[: SCHEME.index("hidden_dropout")]
-    different = [
-        f"--{name.replace('_', '-')} {now[name]} (saved: {saved.get(name)})"
-        for name in (*ARCHITECTURE, *scheme, "vocab_size", "task")
-        if saved.get(name) != now[name]
-    ]
+    never = [*CLASSES[OnResume.NEVER], "vocab_size", *(DROPOUT if args.depth_scheme == "dslm" else ())]
+    different = _differences([name for name in never if name not in _BY_CONTENT], now, saved)
     if different:
         raise UserError(f"--load: {folder} was saved from another model: {'; '.join(different)}")
-
-
-def check_continuation(args: Namespace, saved: dict[str, Any], folder: str) -> None:
-    """Refuses to go on with another schedule, data order or vocabulary than the run began with.
-
-    Raises:
-        UserError: the flag is named, with the saved value and what to do.
-    """
-    now = recorded_arguments(args, 0)
-    for name in (*DATA_ORDER, *OPTIMIZER, *(() if args.override_opt_param_scheduler else SCHEDULE)):
-        if saved.get(name) not in (None, now[name]):
-            way_out = ", or --override-opt-param-scheduler to change course" if name in SCHEDULE else ""
-            given = f"--{name.replace('_', '-')} {now[name]}"
-            raise UserError(f"{given}: the run in {folder} began with {saved[name]}; give that{way_out}")
     if saved.get("tokenizer_sha256") not in (None, now["tokenizer_sha256"]):
         raise UserError(f"--vocab-file {args.vocab_file} is not the vocabulary that the run in {folder} began with")
-    if saved.get("training_samples") not in (None, now["training_samples"]):
+    if not args.override_opt_param_scheduler:
+        different = _differences(CLASSES[OnResume.COURSE], now, saved)
+        if different:
+            raise UserError(
+                f"--load: the run in {folder} began with another course: {'; '.join(different)}; give that, or "
+                "--override-opt-param-scheduler to change it"
+            )
+    held = [name for name in CLASSES[OnResume.BY_NAME] if name not in args.override_settings]
+    different = _differences(held, now, saved)
+    if different:
+        names = " ".join(one.split()[0].removeprefix("--") for one in different)
         raise UserError(
-            f"--train-data holds {now['training_samples']} samples: the run in {folder} began with "
-            f"{saved['training_samples']}"
+            f"--load: the run in {folder} began with other settings: {'; '.join(different)}; give those, or "
+            f"--override-settings {names}"
         )
+
+
+def notes_on_resume(args: Namespace, saved: dict[str, Any], folder: str) -> list[str]:
+    """What a run that goes on from a checkpoint has to know: of a decay that ends before it, of an earlier version."""
+    notes = []
+    derived = not args.override_opt_param_scheduler and saved.get("train_iters") == saved.get("lr_decay_iters")
+    if derived and args.train_iters > args.lr_decay_iters and args.lr_decay_style != "constant":
+        notes.append(
+            f"warning: --train-iters {args.train_iters} goes beyond the {args.lr_decay_iters} iterations that the "
+            f"learning rate decays over, as the run began: the rest is trained at --min-lr {args.min_lr:g} (or with "
+            "--override-opt-param-scheduler in another course)"
+        )
+    if saved.get("task") is None and saved.get("data_order") != _ORDER:
+        notes.append(
+            f"warning: --load: {folder} is of a version whose order of samples depended on --train-iters: from here on "
+            "they come in another order, so that some of this epoch are seen again and others not"
+        )
+    names = (*CLASSES[OnResume.COURSE], *CLASSES[OnResume.BY_NAME])
+    unknown = [spelled(name) for name in names if name not in saved]
+    if unknown:
+        notes.append(f"warning: --load: {folder} does not record {', '.join(unknown)}: taken as given")
+    return notes
+
+
+def _differences(names: Iterable[str], now: dict[str, Any], saved: dict[str, Any]) -> list[str]:
+    different = []
+    for name in names:
+        ours, theirs = now.get(name), saved.get(name)
+        if name in now["contents"] and "contents" in saved:
+            if now["contents"][name] != saved["contents"].get(name):
+                what = "other content" if ours == theirs else theirs
+                different.append(f"{spelled(name)} {_shown(ours)} (saved: {_shown(what)})")
+        elif name in saved and ours != theirs and not (name in START and ours is None):
+            different.append(f"{spelled(name)} {_shown(ours)} (saved: {_shown(theirs)})")
+    return different
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

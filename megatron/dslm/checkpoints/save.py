@@ -37,6 +37,7 @@ def checkpoint_state(args: Namespace, iteration: int, trainer: Trainer, run: dic
     return {
         **sharded_state(trainer, is_loading=False),
         "iteration": iteration,
+        "consumed_samples": trainer.consumed_samples,
         "rng_state": sharded_rng_state(),
         "opt_param_scheduler": trainer.scheduler.state_dict(),
         "run": run,

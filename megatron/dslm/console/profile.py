@@ -114,6 +114,7 @@ def _trainer_args(args: argparse.Namespace) -> argparse.Namespace:
     from megatron.dslm.arguments.layout import resolve_layout
     from megatron.dslm.arguments.parse import build_parser
     from megatron.dslm.arguments.validate import validate, validate_model
+    from megatron.dslm.data.content import describe_data
 
     needed = "--num-layers 1 --hidden-size 1 --num-attention-heads 1 --seq-length 1 --micro-batch-size 1 --lr 1"
     filled = build_parser(args.model).parse_args([*needed.split(), *["--train-iters", "1", "--vocab-file", "-"]])
@@ -134,4 +135,5 @@ def _trainer_args(args: argparse.Namespace) -> argparse.Namespace:
         raise UserError("--data-path needs --vocab-file")
     validate(filled)
     check_data_files(filled)
+    describe_data(filled)
     return filled

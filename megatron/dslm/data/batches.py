@@ -1,5 +1,6 @@
 """From datasets to micro-batches on this rank's device."""
 
+import itertools
 import os
 import signal
 from argparse import Namespace
@@ -13,30 +14,26 @@ from torch.utils.data import DataLoader, Dataset
 
 
 class MicroBatchSampler:
-    """Indices of this data-parallel rank's micro-batches, in dataset order from `consumed` on.
+    """Indices of this data-parallel rank's micro-batches, in dataset order from `consumed` on, without end.
 
     The datasets shuffle themselves. Each step takes the next global batch; micro-batch i of rank d is number
     i * ranks + d in it, so the set of micro-batches does not depend on how many ranks share the work.
 
     Args:
-        total: samples in the dataset.
         consumed: samples used before, by the run that is being resumed.
         micro_batch_size: samples a micro-batch.
         rank, size: data-parallel rank and number of ranks.
     """
 
-    def __init__(self, total: int, consumed: int, micro_batch_size: int, rank: int, size: int) -> None:
-        self.total, self.consumed, self.micro_batch_size = total, consumed, micro_batch_size
+    def __init__(self, consumed: int, micro_batch_size: int, rank: int, size: int) -> None:
+        self.consumed, self.micro_batch_size = consumed, micro_batch_size
         self.rank, self.size = rank, size
 
     def __iter__(self) -> Iterator[list[int]]:
         stride = self.micro_batch_size * self.size
         first = self.consumed + self.rank * self.micro_batch_size
-        for start in range(first, first + len(self) * stride, stride):
+        for start in itertools.count(first, stride):
             yield list(range(start, start + self.micro_batch_size))
-
-    def __len__(self) -> int:
-        return max(0, self.total - self.consumed) // (self.micro_batch_size * self.size)
 
 
 def batch_iterator(args: Namespace, dataset: Dataset, consumed: int) -> Iterator[dict[str, Tensor]]:
@@ -46,7 +43,6 @@ def batch_iterator(args: Namespace, dataset: Dataset, consumed: int) -> Iterator
     pipeline-parallel ranks see the same ones without a broadcast.
     """
     sampler = MicroBatchSampler(
-        len(dataset),  # type: ignore[arg-type]
         consumed,
         args.micro_batch_size,
         parallel_state.get_data_parallel_rank(),

@@ -1,51 +1,108 @@
-"""megatron-core's datasets for training, validation and test."""
+"""The data sets of a pretraining run: megatron-core's, in an order that does not depend on the run's length."""
 
 import os
 from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
-from megatron.core.datasets.utils import get_blend_from_list
+import numpy as np
+import torch
+from megatron.core.datasets.utils import Split
 
 from dslm_patches.errors import UserError
-from megatron.dslm.data import safe_indices
+from megatron.dslm.data.blend import Blend
+from megatron.dslm.data.content import split_blend
+from megatron.dslm.data.sample_index import MissingIndexError, build_aside
+from megatron.dslm.faults.stop import StopRequest
+
+_NAMES = {Split.train: "train", Split.valid: "validation", Split.test: "test"}
 
 
 def common_dataset_arguments(args: Namespace) -> dict[str, Any]:
     """What the configurations of all of megatron-core's datasets share."""
-    per_split = None
-    if args.data_path is None:
-        paths = (args.train_data_path, args.valid_data_path, args.test_data_path)
-        per_split = [get_blend_from_list(path) for path in paths]
-    first = (args.data_path or args.train_data_path)[-1]
-    cache = args.data_cache_path or os.path.join(os.path.dirname(os.path.abspath(first)), "cache")
+    prefixes, _ = split_blend(args.data_path or args.train_data_path)
+    cache = args.data_cache_path or os.path.join(os.path.dirname(os.path.abspath(prefixes[-1])), "cache")
     return {
         "random_seed": args.seed,
         "sequence_length": args.seq_length,
-        "blend": get_blend_from_list(args.data_path),
-        "blend_per_split": per_split,
-        "split": args.split,
+        "blend": (prefixes, None),
+        "split": args.split or "1,0,0",
         "path_to_cache": cache,
         "tokenizer": args.tokenizer,
     }
 
 
-def build_datasets(args: Namespace, dataset: tuple[type, Any]) -> list[Any]:
-    """Train, validation and test sets; None where a split has no share or no evaluation is asked for.
+def build_datasets(args: Namespace, dataset: tuple[type, Any], stop: StopRequest | None = None) -> list[Any]:
+    """Train, validation and test sets, without end; None where a split has no share or is not evaluated.
 
-    Each evaluation uses the same samples, so that its losses can be compared over the run.
+    The first rank builds the indices that are missing in the cache, then the first ranks of other machines what they
+    do not see. All ranks call it.
+
+    Args:
+        dataset: class and configuration of the samples.
+        stop: the run's, whose signals are heard while an index is built.
 
     Raises:
-        UserError: a split too small to hold one sample; --split or the path flag is named.
+        UserError: a split without a sample.
     """
-    safe_indices.install()
-    evaluated = args.eval_iters * args.global_batch_size
-    sizes = [args.train_iters * args.global_batch_size, evaluated, evaluated]
-    dataset_class, config = dataset
-    sets = BlendedMegatronDatasetBuilder(dataset_class, sizes, lambda: True, config).build()
-    flag = "--split" if args.data_path is not None else "--valid-data-path"
-    if sets[0] is None or len(sets[0]) < args.global_batch_size:
-        raise UserError("--data-path: too few documents in the training split for one global batch")
-    if args.eval_iters and (sets[1] is None or len(sets[1]) < args.global_batch_size):
-        raise UserError(f"{flag}: too few documents for one global batch of validation; give it a larger share")
-    return list(sets)
+    parts = list(_parts(args, *dataset))
+    for builds in (args.rank == 0, os.environ.get("LOCAL_RANK", "0") == "0"):
+        if builds:
+            for part in parts:
+                part.build_if_missing(stop)
+        torch.distributed.barrier()
+    sets: list[Any] = []
+    for split in Split:
+        own = [part for part in parts if part.split is split]
+        made = [part.make() for part in own]
+        for part, one in zip(own, made, strict=True):
+            if one.epoch_size == 0:
+                raise UserError(f"{part.flag}: no sample can be made of the {_NAMES[split]} share of {part.prefix}")
+        sets.append(_blended(args, own, made) if len(made) > 1 else next(iter(made), None))
+    return sets
+
+
+def _blended(args: Namespace, parts: list["_Part"], made: list[Any]) -> Blend:
+    try:
+        return Blend(made, split_blend(args.data_path or getattr(args, parts[0].name))[1])
+    except UserError as error:
+        raise UserError(f"{parts[0].flag}: {error}") from None
+
+
+def _parts(args: Namespace, dataset_class: type, config: Any) -> Iterator["_Part"]:
+    """The share of each prefix in each split that the run uses."""
+    for split in Split:
+        name = "data_path" if args.data_path else ("train_data_path", "valid_data_path", "test_data_path")[split.value]
+        edges = config.split_matrix[split.value] if args.data_path else (0.0, 1.0)
+        if edges is None or (split is not Split.train and not args.eval_iters):
+            continue
+        for prefix in split_blend(getattr(args, name))[0]:
+            yield _Part(dataset_class, replace(config, content=args.data_content[prefix]), prefix, split, edges, name)
+
+
+class _Part:
+    """The samples that one prefix has for one split."""
+
+    def __init__(
+        self, dataset_class: Any, config: Any, prefix: str, split: Split, edges: tuple[float, float], name: str
+    ) -> None:
+        self.prefix, self.split, self.name, self.flag = prefix, split, name, "--" + name.replace("_", "-")
+        self._class, self._config = dataset_class, config
+        self._tokens = dataset_class.build_low_level_dataset(prefix, config)
+        begin, end = (round(edge * dataset_class.numel_low_level_dataset(self._tokens)) for edge in edges)
+        self._indices = np.arange(begin, end, dtype=np.int32)
+
+    def make(self, **settings: Any) -> Any:
+        config = replace(self._config, **settings)
+        return self._class(self._tokens, self.prefix, self._indices, None, self.split, config)
+
+    def build_if_missing(self, stop: StopRequest | None) -> None:
+        try:
+            self.make()
+        except MissingIndexError:
+            name = f"{self.prefix}, {_NAMES[self.split]}"
+            build_aside(self._build, self._config.path_to_cache, name, stop)
+
+    def _build(self, folder: str) -> None:
+        self.make(path_to_cache=folder, builds_index=True)

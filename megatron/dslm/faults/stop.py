@@ -8,6 +8,14 @@ import torch
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
+class StoppedEarly(Exception):
+    """A signal asked the run to leave where there is nothing of it to save yet."""
+
+    def __init__(self, number: int, where: str) -> None:
+        super().__init__(f"{signal.Signals(number).name} received {where}")
+        self.code = 128 + number
+
+
 class StopRequest:
     """Whether some rank was asked to leave, which all ranks learn at the same step.
 
@@ -35,6 +43,15 @@ class StopRequest:
             self._number, op=torch.distributed.ReduceOp.MAX, group=self._group, async_op=True
         )
         return agreed
+
+    def leave_if_asked(self, where: str) -> None:
+        """For one rank alone, before the first step.
+
+        Raises:
+            StoppedEarly: this rank received a signal.
+        """
+        if self._received:
+            raise StoppedEarly(self._received, where)
 
     def close(self) -> None:
         """Takes the handlers off again."""

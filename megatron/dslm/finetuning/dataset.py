@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from megatron.dslm.data.batches import MicroBatchSampler, load_batches
+from megatron.dslm.data.epoch_order import EpochOrder
 from megatron.dslm.tasks.base import Example, Task
 from megatron.dslm.tasks.features import encode_example
 
@@ -50,7 +51,7 @@ class TaskDataset(Dataset[Item]):
         return [max(len(first) + len(second or "") for first, second in one.texts) for one in self.examples]
 
 
-class EpochOrder(Dataset[Item]):
+class ShuffledEpochs(Dataset[Item]):
     """A dataset in the order of training: `epochs` shuffles of it, one after the other, begun again to fill a batch.
 
     Sample i is a function of i and the seed, so a resumed run goes on with the sample that was next, and a batch may
@@ -64,16 +65,10 @@ class EpochOrder(Dataset[Item]):
     def __init__(self, dataset: TaskDataset, seed: int, batch: int, *, by_length: bool = False) -> None:
         self.dataset, self.seed, self.batch = dataset, seed, batch
         self._lengths = np.array(dataset.lengths()) if by_length else None
-        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
-
-    def __len__(self) -> int:
-        return 2**62
+        self._order = EpochOrder(len(dataset), self._shuffle)
 
     def __getitem__(self, index: int) -> Item:
-        epoch, place = divmod(index, len(self.dataset))
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, self._shuffle(epoch)
-        return self.dataset[int(self._order[place])]
+        return self.dataset[self._order[index]]
 
     def _shuffle(self, epoch: int) -> np.ndarray:
         generator = np.random.default_rng([self.seed, epoch])
@@ -127,10 +122,9 @@ class _EvaluationSampler:
             yield self._indices[start : start + self._size] or [0]
 
 
-def training_batches(args: Namespace, dataset: EpochOrder, consumed: int) -> Iterator[dict[str, Tensor]]:
+def training_batches(args: Namespace, dataset: ShuffledEpochs, consumed: int) -> Iterator[dict[str, Tensor]]:
     """This rank's micro-batches from sample `consumed` on, without end."""
     sampler = MicroBatchSampler(
-        len(dataset),
         consumed,
         args.micro_batch_size,
         parallel_state.get_data_parallel_rank(),

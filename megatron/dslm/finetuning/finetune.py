@@ -7,14 +7,17 @@ from typing import Any
 
 from dslm_patches.schemes import WeightRole
 from megatron.dslm.checkpoints.load import load_checkpoint, newest_checkpoint
-from megatron.dslm.finetuning.dataset import EpochOrder, TaskDataset, training_batches
+from megatron.dslm.checkpoints.record import notes_on_resume, read_arguments
+from megatron.dslm.finetuning.dataset import ShuffledEpochs, TaskDataset, training_batches
 from megatron.dslm.finetuning.judge import Judge
 from megatron.dslm.finetuning.keeping import Keeper
 from megatron.dslm.logging.progress import Progress
+from megatron.dslm.logging.run_folder import mark_folders
 from megatron.dslm.logging.summary import body_roles, print_summary
 from megatron.dslm.models.build import build_chunks, wrap_chunks
 from megatron.dslm.models.classification import forward_step, model_provider
 from megatron.dslm.pretrained import load_pretrained, told
+from megatron.dslm.ranks import settle_run_id
 from megatron.dslm.tasks import TASKS
 from megatron.dslm.training.launch import Job, launch
 from megatron.dslm.training.loop import Loop
@@ -48,6 +51,9 @@ class _Run:
         step = forward_step(self.task, training=True)
         self.trainer = Trainer(args, chunks, step, optimizer, build_scheduler(args, optimizer))
         self.iteration, run = (0, {}) if checkpoint is None else load_checkpoint(args, checkpoint, self.trainer)
+        settle_run_id(args, None if checkpoint is None else read_arguments(checkpoint).get("run_id"))
+        if args.rank == args.world_size - 1:
+            mark_folders(args)
         self.progress = Progress(args, self.iteration, unit="samples", per_step=args.global_batch_size)
         self._say_where_it_starts(checkpoint, new)
         traces = TracedSteps(args, chunks, scheme, self.progress, self.iteration) if args.trace_interval else None
@@ -74,7 +80,7 @@ class _Run:
     def _train_epochs(self) -> None:
         args = self.args
         dataset = TaskDataset(args, self.task, args.examples["train_data"][0][1])
-        self.order = EpochOrder(dataset, args.seed, args.global_batch_size, by_length=args.group_by_length)
+        self.order = ShuffledEpochs(dataset, args.seed, args.global_batch_size, by_length=args.group_by_length)
         iterators = self._data_after(self.iteration)
         epochs = args.train_iters * args.global_batch_size // len(dataset)
         ends = {-(-epoch * len(dataset) // args.global_batch_size) for epoch in range(1, epochs + 1)}
@@ -121,6 +127,8 @@ class _Run:
             self.progress.say(f"note: {note}")
         if checkpoint is not None:
             self.progress.say(f"resumed from {checkpoint} at iteration {self.iteration} of {args.train_iters}")
+            for note in notes_on_resume(args, read_arguments(checkpoint), checkpoint):
+                self.progress.say(note)
         elif args.pretrained_checkpoint:
             self.progress.say(told(args.pretrained_checkpoint, new))
         else:

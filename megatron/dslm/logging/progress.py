@@ -9,6 +9,8 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from megatron.dslm.logging.run_folder import is_written_to
+
 
 class Progress:
     """Averages between log intervals, prints one line each, and writes the same to TensorBoard.
@@ -31,7 +33,10 @@ class Progress:
         self.writer = None
         if self.speaks and args.tensorboard_dir:
             # What a run that was cut short wrote after its last checkpoint is written again: drop the first version.
-            self.writer = SummaryWriter(args.tensorboard_dir, purge_step=iteration + 1 if iteration else None)
+            again = is_written_to(args.tensorboard_dir)
+            self.writer = SummaryWriter(
+                args.tensorboard_dir, purge_step=iteration + 1 if iteration else 0 if again else None
+            )
         self._sums: dict[str, float] = {}
         self._counted = 0
         self._begun = self._clock = self._paused = 0.0

@@ -66,10 +66,12 @@ def print_summary(
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     sizes = ", ".join(f"{name} {size:,}" for name, size in samples.items())
     virtual = args.virtual_pipeline_model_parallel_size
+    grouped = f" in {args.num_query_groups} query groups" if args.num_query_groups != args.num_attention_heads else ""
+    decay = f" over {args.lr_decay_iters}" if args.lr_decay_iters != args.train_iters else ""
     print(
         f"model: {args.model.upper()}, {args.num_layers} layers x {args.hidden_size}, "
-        f"{args.num_attention_heads} heads, FFN {args.ffn_hidden_size} {args.activation}, sequence {args.seq_length}, "
-        f"{parameters / 1e6:.2f} M parameters\n"
+        f"{args.num_attention_heads} heads{grouped}, FFN {args.ffn_hidden_size} {args.activation}, sequence "
+        f"{args.seq_length}, {parameters / 1e6:.2f} M parameters\n"
         f"layout: {args.world_size} ranks = tensor {args.tensor_model_parallel_size} x pipeline "
         f"{args.pipeline_model_parallel_size} x data {args.data_parallel_size}"
         f"{', sequence parallel' if args.sequence_parallel else ''}"
@@ -81,7 +83,7 @@ def print_summary(
         f"data: {sizes} samples; vocabulary {args.tokenizer.vocab_size:,} padded to {padded_vocab_size(args):,}\n"
         f"batch: {args.global_batch_size} sequences = {args.num_microbatches} micro-batches of "
         f"{args.micro_batch_size} x {args.data_parallel_size}; {args.train_iters} iterations, lr {args.lr:g} "
-        f"{args.lr_decay_style}, dropout {args.hidden_dropout:g}/{args.attention_dropout:g}, seed {args.seed}\n"
+        f"{args.lr_decay_style}{decay}, dropout {args.hidden_dropout:g}/{args.attention_dropout:g}, seed {args.seed}\n"
         f"{scheme_table(scheme, roles)}",
         flush=True,
     )

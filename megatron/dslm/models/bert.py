@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from megatron.core.datasets.bert_dataset import BERTMaskedWordPieceDataset, BERTMaskedWordPieceDatasetConfig
 from megatron.core.transformer import TransformerConfig
 from megatron.core.utils import unwrap_model
 from torch import Tensor
@@ -15,9 +14,11 @@ from torch import Tensor
 from dslm_patches.mcore import layer_spec
 from megatron.dslm.config import transformer_impl
 from megatron.dslm.data.batches import to_device
+from megatron.dslm.data.bert_samples import BertSamples, BertSamplesConfig
 from megatron.dslm.data.datasets import common_dataset_arguments
 from megatron.dslm.models.build import padded_vocab_size
 from megatron.dslm.models.labelled import LabelledBert, labelled, sequence_part
+from megatron.dslm.models.rotary import set_rotary_base
 
 _BATCH_KEYS = ("text", "types", "labels", "is_random", "loss_mask", "padding_mask")
 
@@ -32,7 +33,7 @@ def provide_model(
 ) -> LabelledBert:
     """One chunk of megatron-core's BertModel, its masked-LM head on the labelled positions alone."""
     binary_head = not args.bert_no_binary_head
-    return LabelledBert(
+    model = LabelledBert(
         config=config,
         num_tokentypes=2 if binary_head else 0,
         transformer_layer_spec=layer_spec("bert", transformer_impl(args), args.norm_placement),
@@ -46,11 +47,13 @@ def provide_model(
         add_binary_head=binary_head,
         vp_stage=vp_stage,
     )
+    set_rotary_base(model, args.rotary_percent, args.rotary_base)
+    return model
 
 
-def dataset(args: Namespace) -> tuple[type, BERTMaskedWordPieceDatasetConfig]:
-    """megatron-core's BERT dataset: sentence pairs, WordPiece masking."""
-    return BERTMaskedWordPieceDataset, BERTMaskedWordPieceDatasetConfig(
+def dataset(args: Namespace) -> tuple[type, BertSamplesConfig]:
+    """megatron-core's BERT samples: sentence pairs, WordPiece masking."""
+    return BertSamples, BertSamplesConfig(
         **common_dataset_arguments(args),
         masking_probability=args.mask_prob,
         short_sequence_probability=args.short_seq_prob,

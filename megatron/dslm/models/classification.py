@@ -15,6 +15,7 @@ from dslm_patches.mcore import layer_spec
 from megatron.dslm.config import transformer_impl
 from megatron.dslm.data.batches import next_batch
 from megatron.dslm.models.build import ModelProvider, padded_vocab_size
+from megatron.dslm.models.rotary import set_rotary_base
 from megatron.dslm.tasks import Task
 
 _BATCH_KEYS = ("text", "types", "padding_mask", "labels", "index")
@@ -75,6 +76,7 @@ def model_provider(task: Task) -> ModelProvider:
         )
         # As the pretrained model was: a token-type table only beside a binary head.
         model.add_binary_head = not args.bert_no_binary_head
+        set_rotary_base(model, args.rotary_percent, args.rotary_base)
         return model
 
     return provide_model

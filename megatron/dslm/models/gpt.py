@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 from megatron.core.models.gpt import GPTModel
 from megatron.core.transformer import TransformerConfig
 from torch import Tensor
@@ -15,6 +14,7 @@ from dslm_patches.mcore import layer_spec
 from megatron.dslm.config import transformer_impl
 from megatron.dslm.data.batches import next_batch
 from megatron.dslm.data.datasets import common_dataset_arguments
+from megatron.dslm.data.gpt_samples import GptSamples, GptSamplesConfig
 from megatron.dslm.models.build import padded_vocab_size
 
 _BATCH_KEYS = ("tokens", "labels", "loss_mask", "position_ids")
@@ -44,9 +44,9 @@ def provide_model(
     )
 
 
-def dataset(args: Namespace) -> tuple[type, GPTDatasetConfig]:
-    """megatron-core's GPT dataset: documents end to end, cut into sequences."""
-    return GPTDataset, GPTDatasetConfig(
+def dataset(args: Namespace) -> tuple[type, GptSamplesConfig]:
+    """megatron-core's GPT samples: documents end to end, cut into sequences."""
+    return GptSamples, GptSamplesConfig(
         **common_dataset_arguments(args),
         reset_position_ids=False,
         reset_attention_mask=False,

@@ -12,7 +12,7 @@ import torch
 from dslm_patches.errors import UserError
 from megatron.dslm.checkpoints.save import SaveError
 from megatron.dslm.faults.diagnosis import is_lost_connection
-from megatron.dslm.faults.stop import StopRequest
+from megatron.dslm.faults.stop import StoppedEarly, StopRequest
 from megatron.dslm.faults.watch import Watch
 from megatron.dslm.initialize import initialize, shut_down
 from megatron.dslm.training.step import NonFiniteError
@@ -70,6 +70,8 @@ def _told(error: BaseException, args: Namespace, watch: Watch) -> int:
         return watch.tell(f"stopped: {error}", 1, speaker=args.world_size - 1)
     if isinstance(error, KeyboardInterrupt):
         return watch.tell(f"interrupted at iteration {watch.iteration}", 130)
+    if isinstance(error, StoppedEarly):
+        return watch.tell(str(error), error.code)
     if isinstance(error, SystemExit):
         return int(error.code or 0)
     if is_lost_connection(error):

@@ -1,6 +1,8 @@
 """Optimizer and learning-rate schedule, megatron-core's own."""
 
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from megatron.core.optimizer import MegatronOptimizer, get_megatron_optimizer
@@ -8,6 +10,8 @@ from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 
 from megatron.dslm.config import optimizer_config
 from megatron.dslm.training.adam_steps import choose_kernel
+
+_NUMBERS = ("max_lr", "min_lr", "betas", "eps", "momentum")
 
 
 def build_optimizer(args: Namespace, chunks: list[Any]) -> MegatronOptimizer:
@@ -34,6 +38,19 @@ def build_scheduler(args: Namespace, optimizer: MegatronOptimizer) -> OptimizerP
         wd_incr_style="constant",
         wsd_decay_steps=args.lr_wsd_decay_iters * batch if args.lr_wsd_decay_iters else None,
         lr_wsd_decay_style=args.lr_wsd_decay_style,
-        override_opt_param_scheduler=args.override_opt_param_scheduler,
-        use_checkpoint_opt_param_scheduler=not args.override_opt_param_scheduler,
+        # A checkpoint's settings were compared with the flags before it is loaded: the flags hold.
+        override_opt_param_scheduler=True,
+        use_checkpoint_opt_param_scheduler=False,
     )
+
+
+@contextmanager
+def held_settings(optimizer: MegatronOptimizer) -> Iterator[None]:
+    """The numbers of the flags stay in the optimizer's groups while a checkpoint's state, which has its own, is loaded.
+
+    Weight decay and the learning rate of the moment are the schedule's, which sets them at each step.
+    """
+    kept = [{name: group[name] for name in _NUMBERS if name in group} for group in optimizer.param_groups]
+    yield
+    for group, numbers in zip(optimizer.param_groups, kept, strict=True):
+        group.update(numbers)

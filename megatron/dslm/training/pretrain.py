@@ -8,12 +8,15 @@ from types import ModuleType
 from typing import Any
 
 from megatron.dslm.checkpoints.load import load_checkpoint, newest_checkpoint
+from megatron.dslm.checkpoints.record import notes_on_resume, read_arguments
 from megatron.dslm.data.batches import batch_iterator
 from megatron.dslm.data.datasets import build_datasets
 from megatron.dslm.logging.progress import Progress
+from megatron.dslm.logging.run_folder import mark_folders
 from megatron.dslm.logging.summary import model_roles, print_summary
 from megatron.dslm.models.build import build_chunks, wrap_chunks
 from megatron.dslm.pretrained import load_pretrained, told
+from megatron.dslm.ranks import settle_run_id
 from megatron.dslm.training.launch import Job, launch
 from megatron.dslm.training.loop import Loop
 from megatron.dslm.training.optimization import build_optimizer, build_scheduler
@@ -34,22 +37,28 @@ class _Run:
 
     def __init__(self, args: Namespace, model: ModuleType, job: Job) -> None:
         self.args = args
-        self.train_set, self.valid_set, self.test_set = build_datasets(args, model.dataset(args))
+        self.train_set, self.valid_set, self.test_set = build_datasets(args, model.dataset(args), job.stop)
         checkpoint = newest_checkpoint(args, args.load, "--load", print) if args.load else None
         chunks, scheme = build_chunks(args, model.provide_model, initialize=checkpoint is None)
         new: list[str] = []
         if checkpoint is None and args.pretrained_checkpoint:
             new = load_pretrained(args, chunks, None)
         sets = {"train": self.train_set, "validation": self.valid_set, "test": self.test_set}
-        samples = {name: len(one) for name, one in sets.items() if one is not None}
+        samples = {name: one.epoch_size for name, one in sets.items() if one is not None}
         print_summary(args, chunks, scheme, model_roles(args), samples)
         chunks = wrap_chunks(args, chunks)
         optimizer = build_optimizer(args, chunks)
         self.trainer = Trainer(args, chunks, model.forward_step, optimizer, build_scheduler(args, optimizer))
         self.iteration, run = (0, {}) if checkpoint is None else load_checkpoint(args, checkpoint, self.trainer)
+        self._begun = self.iteration, self.trainer.consumed_samples
+        settle_run_id(args, None if checkpoint is None else read_arguments(checkpoint).get("run_id"))
+        if args.rank == args.world_size - 1:
+            mark_folders(args)
         self.progress = Progress(args, self.iteration)
         if checkpoint is not None:
             self.progress.say(f"resumed from {checkpoint} at iteration {self.iteration} of {args.train_iters}")
+            for note in notes_on_resume(args, read_arguments(checkpoint), checkpoint):
+                self.progress.say(note)
         elif args.pretrained_checkpoint:
             self.progress.say(told(args.pretrained_checkpoint, new))
         elif args.load:
@@ -96,7 +105,8 @@ class _Run:
             self._evaluate(self.test_set, "test")
 
     def _data_after(self, iteration: int) -> list[Iterator[Any]]:
-        return self._iterators(self.train_set, iteration * self.args.global_batch_size)
+        begun, consumed = self._begun
+        return self._iterators(self.train_set, consumed + (iteration - begun) * self.args.global_batch_size)
 
     def _iterators(self, dataset: Any, consumed: int) -> list[Iterator[Any]]:
         """One a model chunk, all over the same samples: each chunk takes every micro-batch once."""
@@ -105,9 +115,6 @@ class _Run:
     def _evaluate(self, dataset: Any, split: str) -> None:
         if not self.args.eval_iters or dataset is None:
             return
-        batches = min(self.args.eval_iters, len(dataset) // self.args.global_batch_size)
-        if batches == 0:
-            return
         with self.progress.pause():
-            losses = self.trainer.evaluate(self._iterators(dataset, 0), batches)
+            losses = self.trainer.evaluate(self._iterators(dataset, 0), self.args.eval_iters)
         self.progress.evaluated(self.iteration, losses, split)

@@ -30,6 +30,7 @@ class Trainer:
     Attributes:
         chunks: this rank's wrapped model chunks.
         forward_step: the model's, in the form megatron-core's schedules call.
+        consumed_samples: training samples that the run has gone through.
         skipped: steps whose update was left out, their loss or gradient norm not being finite.
         beat: called at each forward pass of a micro-batch, for whoever watches whether the run gets on.
     """
@@ -39,6 +40,7 @@ class Trainer:
     forward_step: Callable[..., Any]
     optimizer: MegatronOptimizer
     scheduler: OptimizerParamScheduler
+    consumed_samples: int = 0
     skipped: int = 0
     beat: Callable[[], None] = lambda: None
 
@@ -65,6 +67,7 @@ class Trainer:
             gradients_ready: called between the backward pass and the update.
         """
         losses = self.gradients(iterators)
+        self.consumed_samples += self.args.global_batch_size
         if gradients_ready is not None:
             gradients_ready()
         if not all(map(math.isfinite, losses.values())):

@@ -1,0 +1,56 @@
+"""Several data sets as one, each with a share of the samples that no run's length changes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from megatron.core.datasets import helpers
+from torch.utils.data import Dataset
+
+from dslm_patches.errors import UserError
+
+_PATTERN = 1 << 20
+"""Samples after which a blend by weights begins again, so that any of them can be found without those before."""
+
+
+class Blend(Dataset[Any]):
+    """Endless data sets in turn, by weight as megatron-core's blends, or by their sizes.
+
+    Without weights an epoch is one of all of them. With weights each data set goes through its own epochs; the
+    shares hold to one sample in 2^20.
+
+    Args:
+        datasets: each with `epoch_size`.
+        weights: positive, one each; None takes the sizes.
+
+    Attributes:
+        epoch_size: samples that there are.
+
+    Raises:
+        UserError: a weight too small for one sample in 2^20.
+    """
+
+    def __init__(self, datasets: Sequence[Any], weights: Sequence[float] | None) -> None:
+        self._datasets = list(datasets)
+        sizes = np.array([one.epoch_size for one in datasets], dtype=np.int64)
+        self.epoch_size = int(sizes.sum())
+        length = self.epoch_size if weights is None else _PATTERN
+        self._which = np.zeros(length, dtype=np.int16)
+        self._place = np.zeros(length, dtype=np.int64)
+        if weights is None:
+            helpers.build_exhaustive_blending_indices(self._which, self._place, sizes, len(sizes))
+        else:
+            shares = np.array(weights, dtype=np.float64) / sum(weights)
+            helpers.build_blending_indices(self._which, self._place, shares, len(shares), length, False)
+        self._counts = np.bincount(self._which, minlength=len(sizes))
+        if weights is not None and not self._counts.all():
+            weight = weights[int(np.argmin(self._counts))]
+            raise UserError(f"a weight of {weight:g} in {sum(weights):g} is less than one sample in {_PATTERN:,}")
+
+    def __len__(self) -> int:
+        return self.epoch_size
+
+    def __getitem__(self, number: int) -> Any:
+        turn, place = divmod(number, len(self._which))
+        which = int(self._which[place])
+        return self._datasets[which][turn * int(self._counts[which]) + int(self._place[place])]

@@ -1,0 +1,82 @@
+"""Whose a folder of curves, traces or results is: a run marks it, and no other run writes over what is there."""
+
+import json
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from dslm_patches.errors import UserError
+from megatron.dslm.one_line_parser import spelled
+
+MARK = "run.json"
+FOLDERS = ("tensorboard_dir", "trace_dir", "output_dir")
+"""Arguments that name such folders, those that a run has."""
+_WRITTEN = ("events.out.tfevents.*", "trace.jsonl", "metrics.json", "predictions.jsonl")
+
+
+def check_owner(args: Namespace, goes_on: bool, run_id: str | None) -> None:
+    """Refuses folders in which another run has written.
+
+    A run that goes on writes where it wrote before. One that begins may do so where its own earlier attempt, with the
+    same --save or started by the same torchrun, left no checkpoint.
+
+    Args:
+        goes_on: from a checkpoint, whose run is `run_id`; None for a checkpoint that does not say.
+
+    Raises:
+        UserError: the flag and the folder are named.
+    """
+    for name in FOLDERS:
+        folder = getattr(args, name, None)
+        if folder is None:
+            continue
+        mark = _read(name, Path(folder))
+        if mark is None:
+            other = not goes_on and is_written_to(folder)
+        elif goes_on:
+            other = run_id is not None and mark.get("run") != run_id
+        else:
+            other = not _same_attempt(mark, args)
+        if other:
+            raise UserError(
+                f"{spelled(name)} {folder} holds what another run wrote: give another folder, or remove it"
+                + ("" if goes_on else " (to go on with that run, --load its checkpoints)")
+            )
+
+
+def mark_folders(args: Namespace) -> None:
+    """Writes this run's mark, args.run_id, into its folders; on the rank that writes there."""
+    for folder in {getattr(args, name) for name in FOLDERS if getattr(args, name, None) is not None}:
+        os.makedirs(folder, exist_ok=True)
+        aside = Path(folder) / f".{MARK}"
+        aside.write_text(json.dumps({"run": args.run_id, **_attempt(args)}) + "\n", encoding="utf-8")
+        os.replace(aside, Path(folder) / MARK)
+
+
+def is_written_to(folder: str | os.PathLike[str]) -> bool:
+    """Whether a run has left curves, traces or results in a folder."""
+    return any(True for pattern in _WRITTEN for _ in Path(folder).glob(pattern))
+
+
+def _attempt(args: Namespace) -> dict[str, Any]:
+    save = None if args.save is None else os.path.realpath(args.save)
+    return {"save": save, "job": os.environ.get("TORCHELASTIC_RUN_ID")}
+
+
+def _same_attempt(mark: dict[str, Any], args: Namespace) -> bool:
+    own = _attempt(args)
+    if own["save"] is not None and mark.get("save") == own["save"]:
+        return True
+    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+    return restarts and mark.get("job") == own["job"]
+
+
+def _read(name: str, folder: Path) -> dict[str, Any] | None:
+    try:
+        mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{spelled(name)}: {folder / MARK} cannot be read: {error}") from None
+    return mark if isinstance(mark, dict) else {}
