@@ -50,6 +50,37 @@ def test_original_names_set_the_residual(site: Path) -> None:
     assert (args.scheme_options.lambda_sq, args.scheme_options.beta_sq) == (0.995, 0.005)
 
 
+@pytest.mark.parametrize(
+    ("extra", "named"),
+    [
+        ("--num-query-groups 1", "--num-query-groups 1 needs --group-query-attention"),
+        ("--rotary-base 500", "--rotary-base 500 needs --position-embedding-type rope"),
+        ("--lr-wsd-decay-iters 2", "--lr-wsd-decay-iters 2 needs --lr-decay-style WSD"),
+        ("--lr-wsd-decay-style linear", "--lr-wsd-decay-style linear needs --lr-decay-style WSD"),
+        ("--optimizer sgd --adam-beta2 0.9", "--adam-beta2 0.9 needs --optimizer adam"),
+        ("--sgd-momentum 0.5", "--sgd-momentum 0.5 needs --optimizer sgd"),
+        ("--recompute-method block", "--recompute-method block needs --recompute-granularity full"),
+        ("--lr-warmup-init 1e-5", "--lr-warmup-init 1e-05 needs --lr-warmup-iters"),
+        ("--override-settings seed split", "--override-settings seed split needs --load"),
+        ("--trace-sites weights", "--trace-sites needs --trace-interval"),
+        ("--trace-growth-limit 2", "--trace-growth-limit needs --trace-interval"),
+    ],
+)
+def test_a_flag_that_would_be_ignored_is_refused(
+    site: Path, capsys: pytest.CaptureFixture[str], extra: str, named: str
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        parse_args("bert", [*flags(site), *extra.split()])
+    error = capsys.readouterr().err
+    assert (exit_info.value.code, error.count("\n")) == (2, 1)
+    assert named in error
+
+
+def test_query_groups(site: Path) -> None:
+    assert parse_args("bert", [*flags(site), "--group-query-attention"]).num_query_groups == 1
+    assert parse_args("bert", [*flags(site), "--num-query-groups", "2"]).num_query_groups == 2, "as many as heads"
+
+
 def test_only_the_first_rank_speaks(
     site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

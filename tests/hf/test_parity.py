@@ -33,7 +33,16 @@ FILES: dict[str, dict[str, str | None]] = {
     "gpt": {"vocab_file": f"{FOLDER}/gpt-vocab.json", "merge_file": f"{FOLDER}/gpt-merges.txt"},
 }
 MODERN = [
-    *("--position-embedding-type", "rope", "--rotary-percent", "0.5", "--normalization", "RMSNorm"),
+    *(
+        "--position-embedding-type",
+        "rope",
+        "--rotary-percent",
+        "0.5",
+        "--rotary-base",
+        "500",
+        "--normalization",
+        "RMSNorm",
+    ),
     *("--group-query-attention", "--num-query-groups", "2", "--swiglu"),
     *("--disable-bias-linear", "--untie-embeddings-and-output-weights"),
 ]
@@ -44,7 +53,7 @@ CASES = {
         for placement in ("pre", "post")
         for scheme in ("megatron", "dslm")
     },
-    "gpt-modern": ("gpt", ["--dslm", "--dslm-lambda-sq", "0.95", *MODERN, "--rotary-base", "500"]),
+    "gpt-modern": ("gpt", ["--dslm", "--dslm-lambda-sq", "0.95", *MODERN]),
     "bert-modern": ("bert", ["--norm-placement", "post", *MODERN, "--bert-no-binary-head"]),
     "bert-geglu": ("bert", ["--xavier-flag-sigma", "--activation", "geglu", "--kv-channels", "24"]),
 }

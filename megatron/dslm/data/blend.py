@@ -41,11 +41,12 @@ class Blend(Dataset[Any]):
             helpers.build_exhaustive_blending_indices(self._which, self._place, sizes, len(sizes))
         else:
             shares = np.array(weights, dtype=np.float64) / sum(weights)
+            if shares.min() * _PATTERN < 1:
+                raise UserError(
+                    f"a weight of {min(weights):g} in {sum(weights):g} is less than one sample in {_PATTERN:,}"
+                )
             helpers.build_blending_indices(self._which, self._place, shares, len(shares), length, False)
         self._counts = np.bincount(self._which, minlength=len(sizes))
-        if weights is not None and not self._counts.all():
-            weight = weights[int(np.argmin(self._counts))]
-            raise UserError(f"a weight of {weight:g} in {sum(weights):g} is less than one sample in {_PATTERN:,}")
 
     def __len__(self) -> int:
         return self.epoch_size
