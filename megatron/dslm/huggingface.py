@@ -59,7 +59,6 @@ def config_fields(saved: dict[str, Any]) -> dict[str, Any]:
     }
     if saved["model"] == "bert":
         fields["type_vocab_size"] = 0 if saved["bert_no_binary_head"] else 2
-        fields["rotary_base"] = 10000  # megatron-core's BERT takes no other
     return fields
 
 

@@ -55,6 +55,8 @@ def read_arguments(folder: str, flag: str = "--load") -> dict[str, Any]:
             raise UserError("not an object")
     except (OSError, ValueError) as error:
         raise UserError(f"{flag}: {path} cannot be read: {error}") from None
+    if "data_order" not in saved and saved.get("model") == "bert":
+        saved["rotary_base"] = 10000  # what an earlier version's BERT had, whatever its flag said
     missing = [name for name in (*ARCHITECTURE, *SCHEME, *DROPOUT, "vocab_size", "iteration") if name not in saved]
     if missing:
         raise UserError(f"{flag}: {path} does not say {', '.join(missing)}")
