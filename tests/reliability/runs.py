@@ -1,6 +1,7 @@
 """Small pretraining runs under torchrun, as the tests of faults start, stop and compare them."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,6 +98,13 @@ def wait_for(path: Path, run: Run, seconds: float = 240.0) -> None:
         assert run.process.poll() is None, run.output()
         assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.02)
+
+
+def can_mount(place: Path) -> bool:
+    """Whether this machine lets a user have file systems of his own."""
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", str(place)]).returncode == 0
 
 
 def facts(output: str) -> list[str]:

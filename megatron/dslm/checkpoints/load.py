@@ -45,12 +45,9 @@ def newest_checkpoint(args: Namespace, root: str, flag: str, say: Callable[[str]
             its place: the run would silently go back.
     """
     problems: list[str] = []
-    for iteration in from_first_rank(saved_iterations(root)):
+    for iteration in _told(flag, _first_looks(args, partial(saved_iterations, root))):
         folder = iteration_folder(root, iteration)
-        problem = from_first_rank(_looked(partial(check_sizes, folder)))
-        problem = problem or _first_problem(args, folder)
-        if isinstance(problem, UnreadError):
-            raise UnreadError(f"{flag}: {problem}")
+        problem = _told(flag, _first_looks(args, partial(check_sizes, folder)) or _first_problem(args, folder))
         if problem is None:
             if args.rank == args.world_size - 1:
                 for skipped in problems:
@@ -62,7 +59,7 @@ def newest_checkpoint(args: Namespace, root: str, flag: str, say: Callable[[str]
     return None
 
 
-def _first_problem(args: Namespace, folder: str) -> str | UnreadError | None:
+def _first_problem(args: Namespace, folder: str) -> Any:
     """What is wrong with the content of the files, of which each rank reads its part."""
 
     def check_own() -> str | None:
@@ -71,15 +68,27 @@ def _first_problem(args: Namespace, folder: str) -> str | UnreadError | None:
 
     problems = [one for one in from_all_ranks(_looked(check_own)) if one is not None]
     # What one rank found damaged is damaged, whatever another could not read.
-    return min(problems, key=lambda one: isinstance(one, UnreadError), default=None)
+    return min(problems, key=lambda one: isinstance(one, Exception), default=None)
 
 
-def _looked(look: Callable[[], str | None]) -> str | UnreadError | None:
+def _first_looks(args: Namespace, look: Callable[[], Any]) -> Any:
+    """What rank 0 finds; all of them call it."""
+    return from_first_rank(_looked(look) if args.rank == 0 else None)
+
+
+def _looked(look: Callable[[], Any]) -> Any:
     """What `look` gives or, as a value that ranks can tell each other, why it could not look."""
     try:
         return look()
-    except UnreadError as error:
+    except (UnreadError, OSError) as error:
         return error
+
+
+def _told(flag: str, found: Any) -> Any:
+    """What was found by `_looked`, on all ranks, unless it could not look."""
+    if isinstance(found, Exception):
+        raise UnreadError(f"{flag}: {found}")
+    return found
 
 
 def load_checkpoint(args: Namespace, folder: str, trainer: Trainer) -> tuple[int, dict[str, Any]]:
