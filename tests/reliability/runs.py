@@ -112,6 +112,6 @@ def facts(output: str) -> list[str]:
     return [line for line in output.splitlines() if line.startswith("pretrain_bert.py: ")]
 
 
-def environment_of_fault(kind: str, rank: int, iteration: int, folder: Path, **more: Any) -> dict[str, str]:
+def environment_of_fault(kind: str, rank: int | str, iteration: int, folder: Path, **more: Any) -> dict[str, str]:
     """What tests/reliability/faulty_pretrain.py reads."""
     return {"FAULT": f"{kind} {rank} {iteration}", "FAULT_LOG": f"{folder}/fault", **more}
