@@ -203,5 +203,4 @@ def _reading(folder: str, flag: str, read: Callable[[], Any]) -> Any:
 
 
 def _unreadable(folder: str, flag: str, cause: BaseException) -> UserError:
-    line = next((one for one in str(cause).splitlines() if one.strip()), type(cause).__name__)
-    return UserError(f"{flag}: {folder} cannot be read: {line}")
+    return UserError(f"{flag}: {folder} cannot be read: {' '.join(str(cause).split()) or type(cause).__name__}")
