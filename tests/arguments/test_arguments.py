@@ -81,11 +81,25 @@ def test_query_groups(site: Path) -> None:
     assert parse_args("bert", [*flags(site), "--num-query-groups", "4"]).num_query_groups == 4, "as many as heads"
 
 
-def test_only_the_first_rank_speaks(
-    site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("environment", "lines"),
+    [
+        ({"RANK": "1", "LOCAL_RANK": "1"}, 0),
+        ({"RANK": "2", "LOCAL_RANK": "0"}, 1),  # of the second machine
+        ({"RANK": "1"}, 0),  # not by torchrun
+    ],
+)
+def test_only_the_first_rank_of_a_machine_speaks(
+    site: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    environment: dict[str, str],
+    lines: int,
 ) -> None:
-    monkeypatch.setenv("RANK", "1")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr("megatron.dslm.one_line_parser.SECONDS_FOR_THE_FIRST_RANK", 0.0)
     with pytest.raises(SystemExit) as exit_info:
         parse_args("bert", flags(site, lr="nan"))
-    assert (exit_info.value.code, capsys.readouterr().err) == (2, "")
+    assert (exit_info.value.code, capsys.readouterr().err.count("\n")) == (2, lines)

@@ -1,8 +1,12 @@
 """A mistake under torchrun: every rank leaves at once, and the line is there once."""
 
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.reliability.site import make_site, pretraining_flags, words
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -30,3 +34,37 @@ def test_one_process_exits_with_code_2() -> None:
     done = subprocess.run([sys.executable, "pretrain_gpt.py", "--depth-scheme", "x"], cwd=ROOT, capture_output=True)
     assert done.returncode == 2
     assert done.stderr.count(b"\n") == 1
+
+
+def test_a_file_that_a_second_machine_lacks_is_told_there(tmp_path: Path) -> None:
+    """Two agents as two machines, of two ranks each: the folder that they start in is the disk of each."""
+    machines = [tmp_path / "first", tmp_path / "second"]
+    for folder in machines:
+        folder.mkdir()
+        make_site(folder)
+    (machines[1] / "vocab.txt").unlink()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "2"]
+    argv = [*torchrun, "--master-addr", "127.0.0.1", "--master-port", port]
+    program = [str(ROOT / "pretrain_bert.py"), *words(pretraining_flags(Path(".")))]
+    first, second = (
+        subprocess.Popen(
+            [*argv, "--node-rank", str(number), *program],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number, folder in enumerate(machines)
+    )
+    try:
+        _, told = second.communicate(timeout=120)
+    finally:
+        first.terminate()  # its ranks wait for those that left
+        _, told_on_first = first.communicate(timeout=60)
+    lines = [line for line in told.splitlines() if line.startswith("pretrain_bert.py: error:")]
+    assert len(lines) == 1, told
+    assert "vocab.txt" in lines[0]
+    assert "pretrain_bert.py: error:" not in told_on_first

@@ -62,6 +62,19 @@ def lead_away(folder: Path, mark: Path) -> None:
     (folder / ".metadata").write_bytes(pickle.dumps(index))
 
 
+def leave_out(folder: Path, _mark: Path, name: str) -> None:
+    """The index does not name a tensor."""
+    index = pickle.loads((folder / ".metadata").read_bytes())
+    del index.state_dict_metadata[name]
+    (folder / ".metadata").write_bytes(pickle.dumps(index))
+
+
+def garble(folder: Path, _mark: Path, pattern: str) -> None:
+    """Files of another kind."""
+    for path in folder.glob(pattern):
+        path.write_bytes(b"no checkpoint" * 100)
+
+
 def unpickle_as_torch_does(folder: Path) -> None:
     """What a reader without care does with the index."""
     with (folder / ".metadata").open("rb") as file:

@@ -1,6 +1,7 @@
 """Small pretraining runs under torchrun, as the tests of faults start, stop and compare them."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,11 +100,18 @@ def wait_for(path: Path, run: Run, seconds: float = 240.0) -> None:
         time.sleep(0.02)
 
 
+def can_mount(place: Path) -> bool:
+    """Whether this machine lets a user have file systems of his own."""
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", str(place)]).returncode == 0
+
+
 def facts(output: str) -> list[str]:
     """The lines in which a rank says why the job ends."""
     return [line for line in output.splitlines() if line.startswith("pretrain_bert.py: ")]
 
 
-def environment_of_fault(kind: str, rank: int, iteration: int, folder: Path, **more: Any) -> dict[str, str]:
+def environment_of_fault(kind: str, rank: int | str, iteration: int, folder: Path, **more: Any) -> dict[str, str]:
     """What tests/reliability/faulty_pretrain.py reads."""
     return {"FAULT": f"{kind} {rank} {iteration}", "FAULT_LOG": f"{folder}/fault", **more}

@@ -1,6 +1,7 @@
 """A rank dies, hangs, is stopped or raises: the job ends soon, one line says why, and torchrun goes on by itself."""
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -12,24 +13,27 @@ from tests.reliability.runs import TP2, Run, command, environment_of_fault, fact
 
 FAULTY = "tests/reliability/faulty_pretrain.py"
 SECONDS = 30.0
+BUG = "ValueError: too many values to unpack"
 STEPS = 24
 
 
 @pytest.mark.parametrize(
-    ("kind", "rank", "cause"),
+    ("kind", "rank", "iteration", "told"),
     [
-        ("die", 1, "its process died"),
-        ("die", 0, "its process died"),
-        ("raise", 1, "RuntimeError: the test's own fault"),
-        ("mistake", 1, "error: --data-path: one rank's own mistake"),
-        ("hang", 1, "hangs in reliability/faulty_pretrain.py:"),
-        ("stop", 0, "not heard from for 15 s"),
+        ("die", "1", 5, "rank 1, iteration 5: its process died"),
+        ("die", "0", 5, "rank 0, iteration 5: its process died"),
+        ("bug", "1", 5, f"rank 1, iteration 5: {BUG}"),
+        ("bug", "all", 5, f"rank [01], iteration 5: {BUG}"),
+        ("bug", "all", 0, f"rank 0, at the start: {BUG}"),
+        ("mistake", "1", 5, "error: --data-path: one rank's own mistake"),
+        ("hang", "1", 5, "rank 1, iteration 5: hangs in reliability/faulty_pretrain.py:"),
+        ("stop", "0", 5, "rank 0, iteration 5: not heard from for 15 s"),
     ],
 )
 def test_a_broken_rank_ends_the_job_and_is_named(
-    corpus: None, tmp_path: Path, kind: str, rank: int, cause: str
+    corpus: None, tmp_path: Path, kind: str, rank: str, iteration: int, told: str
 ) -> None:
-    fault = environment_of_fault(kind, rank, 5, tmp_path)
+    fault = environment_of_fault(kind, rank, iteration, tmp_path)
     run = Run(command(tmp_path, 400, *TP2), program=FAULTY, **fault)
     wait_for(tmp_path / "fault", run)
     run.ranks()
@@ -37,8 +41,10 @@ def test_a_broken_rank_ends_the_job_and_is_named(
     seconds = time.time() - float((tmp_path / "fault").read_text())
     assert code != 0
     assert len(facts(output)) == 1, output
-    place = "" if kind == "mistake" else f"rank {rank}, iteration 5: "
-    assert facts(output)[0].startswith(f"pretrain_bert.py: {place}{cause}"), output
+    assert re.match(f"pretrain_bert.py: {told}", facts(output)[0]), output
+    assert output.count(f"\n{BUG}") == (kind == "bug"), f"the traceback's last line\n{output}"
+    if kind in ("bug", "mistake"):
+        assert re.search(rf"exitcode *: {2 if kind == 'mistake' else 1}\b", output), output
     assert seconds < SECONDS, f"{seconds:.0f} s"
     assert not run.left_over()
 

@@ -1,7 +1,6 @@
 """A disk that fills up in a save: it is said, what was saved stays, of the failed save nothing, the run goes on."""
 
 import resource
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from megatron.dslm.checkpoints.folder import iteration_folder, saved_iterations
 from megatron.dslm.checkpoints.manifest import check_digests, read_manifest
 from tests.corpus import ROOT
 from tests.curves import curves
-from tests.reliability.runs import TP2, Run, command
+from tests.reliability.runs import TP2, Run, can_mount, command
 
 LARGEST_FILE = 500_000
 """Bytes: less than a file of tensors, more than what stands beside them."""
@@ -30,13 +29,6 @@ def small_disk(argv: list[str], place: Path, kept: Path) -> tuple[int, str]:
     )
     done = subprocess.run(["unshare", "-rm", "bash", "-c", script], cwd=ROOT, text=True, capture_output=True)
     return done.returncode, done.stdout + done.stderr
-
-
-def can_mount(place: Path) -> bool:
-    """Whether this machine lets a user have file systems of his own."""
-    if shutil.which("unshare") is None:
-        return False
-    return subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", str(place)]).returncode == 0
 
 
 def complete(root: Path) -> list[int]:

@@ -50,6 +50,29 @@ PAIRS = [(place, "--load") for place in PLACES] + [
 ]
 
 
+FOREIGN: dict[str, Callable[[Path, Path], None]] = {
+    "embedding.word_embeddings.weight": partial(poison.leave_out, name="embedding.word_embeddings.weight"),
+    ".metadata cannot be decoded": partial(poison.garble, pattern=".metadata"),
+    "common.pt cannot be decoded": partial(poison.garble, pattern="common.pt"),
+    "cannot be decoded": partial(poison.garble, pattern="*.distcp"),
+}
+
+
+@pytest.mark.parametrize("told", FOREIGN)
+def test_a_foreign_checkpoint_is_refused(ranks: RankPool, saved: Path, tmp_path: Path, told: str) -> None:
+    root = tmp_path / "run"
+    shutil.copytree(saved, root)
+    folder = root / "iter_0000002"
+    FOREIGN[told](folder, tmp_path)
+    poison.sign(folder)
+    code, output = run(ranks, "--load", str(root))
+    assert code == 2, output
+    assert "Traceback" not in output
+    (line,) = [line for line in output.splitlines() if line.startswith("pretrain_bert.py: ")]
+    assert line.startswith(f"pretrain_bert.py: error: --load: {folder} cannot be read"), output
+    assert told in line
+
+
 @pytest.mark.parametrize(("place", "flag"), PAIRS)
 def test_a_poisoned_checkpoint_is_refused(ranks: RankPool, saved: Path, tmp_path: Path, place: str, flag: str) -> None:
     root, mark = tmp_path / "run", tmp_path / "mark"

@@ -3,14 +3,13 @@
 Read without torch, so that a wrong folder is refused before anything heavy is imported.
 """
 
-import itertools
 import os
 import re
 import secrets
 import shutil
 
 from dslm_patches.errors import UserError
-from megatron.dslm.checkpoints.manifest import check_sizes, sync_folder, write_synced
+from megatron.dslm.checkpoints.manifest import UnreadError, check_sizes, sync_folder, write_synced
 
 TRACKER = "latest_checkpointed_iteration.txt"
 _COMPLETE = re.compile(r"iter_(\d{7,})")
@@ -36,11 +35,15 @@ def find_checkpoint(root: str, flag: str = "--load") -> str | None:
 
     Raises:
         UserError: there are checkpoints and none is complete, or the folder says that it holds one and does not.
+        UnreadError: one could not be read that may be complete, and newer than those that are.
     """
     problems = []
     for iteration in saved_iterations(root):
         folder = iteration_folder(root, iteration)
-        problem = check_sizes(folder)
+        try:
+            problem = check_sizes(folder)
+        except UnreadError as error:
+            raise UnreadError(f"{flag}: {error}") from None
         if problem is None:
             return folder
         problems.append(f"{os.path.basename(folder)}: {problem}")
@@ -91,12 +94,29 @@ def publish_folder(aside: str, root: str, iteration: int) -> str:
 
 
 def prune(root: str, iteration: int, keep: int) -> None:
-    """Leaves the newest `keep` whole checkpoints up to `iteration`: later ones are of a run that was begun again."""
-    saved = saved_iterations(root)
-    whole = (one for one in saved if one <= iteration and check_sizes(iteration_folder(root, one)) is None)
-    kept = list(itertools.islice(whole, keep))
-    for number in saved:
-        if number not in kept:
+    """Deletes of the checkpoints up to `iteration` the whole ones but for the newest `keep`, and the incomplete ones.
+
+    One that could not be read stays, and counts for nothing. So do all later ones, which this run did not write: it
+    passed them over as damaged, and will replace them, or somebody put them there meanwhile.
+    """
+    whole = 0
+    for number in saved_iterations(root):
+        if number > iteration:
+            continue
+        folder = iteration_folder(root, number)
+        try:
+            is_whole = check_sizes(folder) is None
+        except UnreadError:
+            continue
+        whole += is_whole
+        if not is_whole or whole > keep:
+            discard(folder)
+
+
+def keep_only(root: str, iteration: int) -> None:
+    """Deletes all checkpoints but one, later ones too: for a folder of the best, where who looks takes the newest."""
+    for number in saved_iterations(root):
+        if number != iteration:
             discard(iteration_folder(root, number))
 
 

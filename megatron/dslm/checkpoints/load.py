@@ -2,36 +2,34 @@
 
 import json
 import os
-import pickle
 from argparse import Namespace
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.core import CheckpointingException
 from megatron.core.dist_checkpointing.mapping import ShardedTensor
+from megatron.core.dist_checkpointing.validation import StrictHandling
 from torch.distributed.checkpoint.api import CheckpointException
 
 from dslm_patches.errors import UserError
 from megatron.dslm.checkpoints import safe_loading
 from megatron.dslm.checkpoints.folder import iteration_folder, none_complete, saved_iterations
-from megatron.dslm.checkpoints.manifest import check_digests, check_sizes, read_manifest
+from megatron.dslm.checkpoints.manifest import UnreadError, check_digests, check_sizes, read_manifest
 from megatron.dslm.checkpoints.record import check_resume, read_arguments
 from megatron.dslm.checkpoints.settings import LAYOUT
 from megatron.dslm.checkpoints.state import named_chunks, sharded_models, sharded_rng_state, sharded_state
-from megatron.dslm.faults.diagnosis import is_lost_connection
+from megatron.dslm.faults.diagnosis import OtherRankError
 from megatron.dslm.random_states import set_random_states
 from megatron.dslm.ranks import from_all_ranks, from_first_rank
 from megatron.dslm.training.adam_steps import choose_kernel, translate_steps
 from megatron.dslm.training.optimization import held_settings
 from megatron.dslm.training.step import Trainer
 
-# torch and pickle raise whatever a damaged or made-up file leads them to.
-_UNREADABLE = (
-    *(CheckpointException, CheckpointingException, pickle.UnpicklingError, OSError, EOFError, RuntimeError),
-    *(ValueError, LookupError, TypeError, AttributeError),
-)
+_FAULTS_OF_THE_FOLDER = (safe_loading.UnsafeCheckpointError, CheckpointingException, OSError)
+"""What a foreign or forged folder raises: damage is found before, by the checksums. All else is not its fault."""
 _BACKEND = {"sharded_backend": "torch_dist", "common_backend": "torch"}
 
 
@@ -45,11 +43,13 @@ def newest_checkpoint(args: Namespace, root: str, flag: str, say: Callable[[str]
 
     Raises:
         UserError: there are checkpoints, and all of them are damaged.
+        UnreadError: one could not be read that may be whole, and newer than those that are. No older one is taken in
+            its place: the run would silently go back.
     """
     problems: list[str] = []
-    for iteration in from_first_rank(saved_iterations(root)):
+    for iteration in _told(flag, _first_looks(args, partial(saved_iterations, root))):
         folder = iteration_folder(root, iteration)
-        problem = from_first_rank(check_sizes(folder)) or _first_problem(args, folder)
+        problem = _told(flag, _first_looks(args, partial(check_sizes, folder)) or _first_problem(args, folder))
         if problem is None:
             if args.rank == args.world_size - 1:
                 for skipped in problems:
@@ -61,10 +61,36 @@ def newest_checkpoint(args: Namespace, root: str, flag: str, say: Callable[[str]
     return None
 
 
-def _first_problem(args: Namespace, folder: str) -> str | None:
-    files = sorted(read_manifest(folder).items(), key=lambda item: -item[1]["bytes"])
-    mine = [name for name, _ in files][args.rank :: args.world_size]
-    return next((one for one in from_all_ranks(check_digests(folder, mine)) if one), None)
+def _first_problem(args: Namespace, folder: str) -> Any:
+    """What is wrong with the content of the files, of which each rank reads its part."""
+
+    def check_own() -> str | None:
+        files = sorted(read_manifest(folder).items(), key=lambda item: -item[1]["bytes"])
+        return check_digests(folder, [name for name, _ in files][args.rank :: args.world_size])
+
+    problems = [one for one in from_all_ranks(_looked(check_own)) if one is not None]
+    # What one rank found damaged is damaged, whatever another could not read.
+    return min(problems, key=lambda one: isinstance(one, Exception), default=None)
+
+
+def _first_looks(args: Namespace, look: Callable[[], Any]) -> Any:
+    """What rank 0 finds; all of them call it."""
+    return from_first_rank(_looked(look) if args.rank == 0 else None)
+
+
+def _looked(look: Callable[[], Any]) -> Any:
+    """What `look` gives or, as a value that ranks can tell each other, why it could not look."""
+    try:
+        return look()
+    except (UnreadError, OSError) as error:
+        return error
+
+
+def _told(flag: str, found: Any) -> Any:
+    """What was found by `_looked`, on all ranks, unless it could not look."""
+    if isinstance(found, Exception):
+        raise UnreadError(f"{flag}: {found}")
+    return found
 
 
 def load_checkpoint(args: Namespace, folder: str, trainer: Trainer) -> tuple[int, dict[str, Any]]:
@@ -84,7 +110,8 @@ def load_checkpoint(args: Namespace, folder: str, trainer: Trainer) -> tuple[int
     same_layout = all(saved.get(name) == getattr(args, name) for name in LAYOUT)
     if same_layout:
         state["rng_state"] = sharded_rng_state()
-    loaded = _reading(folder, "--load", lambda: dist_checkpointing.load(state, folder))
+    strict = StrictHandling.RAISE_UNEXPECTED  # what the folder does not hold, told by name before anything is read
+    loaded = _reading(folder, "--load", lambda: dist_checkpointing.load(state, folder, strict=strict))
     for name, chunk in named_chunks(trainer.chunks):
         chunk.load_state_dict(loaded[name])
     translate_steps(loaded["optimizer"], trainer.optimizer)
@@ -146,8 +173,9 @@ def _common(folder: str, flag: str) -> Any:
     """What all ranks share, from a folder in the format that we read."""
 
     def read() -> Any:
-        with open(os.path.join(folder, "metadata.json"), encoding="utf-8") as file:
-            backend = json.load(file)
+        path = os.path.join(folder, "metadata.json")
+        with open(path, "rb") as file:
+            backend = safe_loading.decode(path, lambda: dict(json.load(file)))
         if {name: backend.get(name) for name in _BACKEND} != _BACKEND:
             raise CheckpointingException(f"its format is {backend}, not {_BACKEND}")
         return dist_checkpointing.load_common_state_dict(folder)
@@ -156,15 +184,29 @@ def _common(folder: str, flag: str) -> Any:
 
 
 def _reading(folder: str, flag: str, read: Callable[[], Any]) -> Any:
-    """Calls `read` with all unpickling restricted; what is wrong with the folder as a UserError of one line."""
+    """Calls `read` with all unpickling restricted, and tells what is wrong with the folder as a UserError of one line.
+
+    Everything else leaves as what it is, from the rank that it befell.
+
+    Raises:
+        UserError: the folder is not what this program writes, or could not be read (OSError).
+        OtherRankError: it befell another rank.
+    """
     safe_loading.install()
     try:
         return read()
-    except _UNREADABLE as error:
-        if is_lost_connection(error):
-            raise
-        cause: BaseException = error
-        if isinstance(error, CheckpointException) and error.failures:
-            cause = next(iter(error.failures.values()))[0]
-        line = next((one for one in str(cause).splitlines() if one.strip()), type(cause).__name__)
-        raise UserError(f"{flag}: {folder} cannot be read: {line}") from None
+    except CheckpointException as error:  # torch's, on all ranks, of what failed on which
+        causes = {rank: cause for rank, (cause, _) in error.failures.items()}
+        others = {rank: cause for rank, cause in causes.items() if not isinstance(cause, _FAULTS_OF_THE_FOLDER)}
+        if not others:
+            raise _unreadable(folder, flag, next(iter(causes.values()))) from None
+        own = others.get(torch.distributed.get_rank())
+        if own is None:
+            raise OtherRankError(f"{folder} could not be loaded by rank {min(others)}") from None
+        raise own from error
+    except _FAULTS_OF_THE_FOLDER as error:
+        raise _unreadable(folder, flag, error) from None
+
+
+def _unreadable(folder: str, flag: str, cause: BaseException) -> UserError:
+    return UserError(f"{flag}: {folder} cannot be read: {' '.join(str(cause).split()) or type(cause).__name__}")

@@ -4,8 +4,9 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 from dslm_patches.errors import UserError
@@ -15,6 +16,14 @@ _NEEDED = ("arguments.json", "metadata.json")
 """Read by name, so they must be plain files of the folder like all that the manifest names."""
 _BLOCK_BYTES = 1 << 20
 _FILES_AT_ONCE = 2
+
+
+class UnreadError(UserError):
+    """A file that is there could not be read, by a fault of the disk, the network or a limit: nothing is known of it.
+
+    It is not damaged for that, so such a checkpoint is neither passed over for an older one nor deleted. Told like a
+    user's mistake, in one line with exit code 2: whoever runs the job can look after the disk, or move the folder away.
+    """
 
 
 def digest(path: str) -> dict[str, Any]:
@@ -40,11 +49,13 @@ def read_manifest(folder: str) -> dict[str, dict[str, Any]]:
 
     Raises:
         UserError: there is none, or it is not one.
+        UnreadError: it could not be read.
     """
+    _regular_size(folder, MANIFEST)
+    with _reading(folder, MANIFEST), open(os.path.join(folder, MANIFEST), "rb") as file:
+        content = file.read()
     try:
-        _check_regular(folder, MANIFEST)
-        with open(os.path.join(folder, MANIFEST), encoding="utf-8") as file:
-            files = json.load(file)["files"]
+        files = json.loads(content)["files"]
         missing = [name for name in _NEEDED if name not in files]
         if missing:
             raise UserError(f"does not name {', '.join(missing)}")
@@ -52,8 +63,8 @@ def read_manifest(folder: str) -> dict[str, dict[str, Any]]:
             if os.path.basename(name) != name or name in ("", ".", ".."):
                 raise UserError(f"names {name!r}, which is not a file in it")
             int(told["bytes"]), str(told["sha256"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"its {MANIFEST} is missing or damaged ({error})") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"its {MANIFEST} is damaged ({error})") from None
     return dict(files)
 
 
@@ -66,31 +77,45 @@ def require_sizes(folder: str, files: dict[str, dict[str, Any]]) -> None:
 
 
 def check_sizes(folder: str) -> str | None:
-    """What is wrong with a checkpoint folder, None if all files of its manifest are there in full length."""
+    """What is wrong with a checkpoint folder, None if all files of its manifest are there in full length.
+
+    Raises:
+        UnreadError: it could not be found out.
+    """
     if os.path.islink(folder):
         return "it is a link: links are not followed"
     try:
-        files = read_manifest(folder)
-        for name, told in files.items():
-            _check_regular(folder, name)
-            size = os.path.getsize(os.path.join(folder, name))
+        for name, told in read_manifest(folder).items():
+            size = _regular_size(folder, name)
             if size != told["bytes"]:
-                raise UserError(f"its {name} has {size} bytes of {told['bytes']}")
-    except (OSError, ValueError) as error:
+                return f"its {name} has {size} bytes of {told['bytes']}"
+    except UnreadError:
+        raise
+    except UserError as error:
         return str(error)
     return None
 
 
 def check_digests(folder: str, names: Iterable[str]) -> str | None:
-    """What is wrong with the content of these files of a checkpoint folder, None if nothing is."""
+    """What is wrong with the content of these files of a checkpoint folder, None if nothing is.
+
+    Raises:
+        UnreadError: it could not be found out.
+    """
+
+    def checksum(name: str) -> Any:
+        with _reading(folder, name):
+            return digest(os.path.join(folder, name))["sha256"]
+
     try:
         files, wanted = read_manifest(folder), list(names)
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
-            found = pool.map(digest, [os.path.join(folder, name) for name in wanted])
-            for name, told in zip(wanted, found, strict=True):
-                if told["sha256"] != files[name]["sha256"]:
+            for name, found in zip(wanted, pool.map(checksum, wanted), strict=True):
+                if found != files[name]["sha256"]:
                     return f"its {name} does not agree with its checksum"
-    except (OSError, ValueError) as error:
+    except UnreadError:
+        raise
+    except UserError as error:
         return str(error)
     return None
 
@@ -115,10 +140,24 @@ def sync_folder(path: str) -> None:
         os.close(handle)
 
 
-def _check_regular(folder: str, name: str) -> None:
-    try:
-        mode = os.lstat(os.path.join(folder, name)).st_mode
-    except FileNotFoundError:
-        raise UserError(f"its {name} is missing") from None
-    if not stat.S_ISREG(mode):
+def _regular_size(folder: str, name: str) -> int:
+    """The size in bytes of a plain file of the folder."""
+    with _reading(folder, name):
+        found = os.lstat(os.path.join(folder, name))
+    if not stat.S_ISREG(found.st_mode):
         raise UserError(f"its {name} is not a plain file: links are not followed")
+    return found.st_size
+
+
+@contextmanager
+def _reading(folder: str, name: str) -> Iterator[None]:
+    """A file that is missing, which is damage, told apart from one that could not be read."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"its {name} is missing") from None
+    except OSError as error:
+        raise UnreadError(
+            f"{os.path.join(folder, name)} could not be read: {error.strerror or error}; the checkpoint may be whole: "
+            f"try again, or move {folder} away to do without it"
+        ) from None

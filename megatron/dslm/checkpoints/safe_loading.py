@@ -8,16 +8,26 @@ loader takes them, and no name in the index leads out of the folder.
 import os
 import pickle
 import stat
+from collections.abc import Callable
+from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from megatron.core.dist_checkpointing.strategies import torch as torch_strategies
 from megatron.core.dist_checkpointing.strategies.base import StrategyAction, register_default_strategy
 from megatron.core.dist_checkpointing.strategies.common import COMMON_STATE_FNAME, TorchCommonLoadStrategy
+from torch.distributed._shard._utils import narrow_tensor_by_index
 from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint._nested_dict import set_element
+from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.planner import LoadItemType, ReadItem
+
+from megatron.dslm.faults.diagnosis import is_out_of_memory
+
+Decoded = TypeVar("Decoded")
 
 _INDEX_CLASSES = {
     "torch.distributed.checkpoint.metadata": (
@@ -38,7 +48,7 @@ _INDEX_CLASSES = {
 
 
 class UnsafeCheckpointError(ValueError):
-    """A checkpoint holds what could run code, or leads out of its folder."""
+    """A checkpoint holds what could run code, leads out of its folder, or is not what it says."""
 
 
 class _IndexUnpickler(pickle.Unpickler):
@@ -68,8 +78,13 @@ class SafeReader(FileSystemReader):
             path = Path(self._get_metadata_path(kwargs.get("rank")))
             _require_plain_file(path)
             with path.open("rb") as file:
-                index = _IndexUnpickler(file).load()
-            if not isinstance(index, Metadata) or not isinstance(index.storage_data, dict):
+                index = decode(path, _IndexUnpickler(file).load)
+            if not (
+                isinstance(index, Metadata)
+                and isinstance(index.state_dict_metadata, dict)
+                and isinstance(index.storage_data, dict)
+                and all(isinstance(place, _StorageInfo) for place in index.storage_data.values())
+            ):
                 raise UnsafeCheckpointError(f"{path} is not a checkpoint index")
             for place in index.storage_data.values():
                 if os.path.basename(place.relative_path) != place.relative_path:
@@ -83,18 +98,25 @@ class SafeReader(FileSystemReader):
         return self._index
 
     def read_data(self, plan: Any, planner: Any) -> Any:
-        """As torch's, with objects by the weights-only loader."""
+        """As torch's, with objects by the weights-only loader, and what an item's bytes are not told by its name.
 
-        def load_bytes(read_item: Any, value: Any) -> None:
-            name = read_item.dest_index.fqn
-            loaded = torch.load(value, weights_only=True)
-            if planner.flatten_state_dict:
-                set_element(planner.original_state_dict, planner.mappings[name], loaded)
-            else:
-                planner.state_dict[name] = loaded
+        Raises:
+            UnsafeCheckpointError: an item is missing, or is not what the index says.
+        """
+        for name, items in groupby(sorted(plan.items, key=self._file_of), self._file_of):
+            with (Path(self.path) / name).open("rb") as file:
+                for item in items:
+                    view = self._slice_file(file, self.storage_data[item.storage_index])
+                    _take(item, decode(f"{name}: {item.storage_index.fqn}", partial(_read_item, item, view)), planner)
+        done: torch.futures.Future[None] = torch.futures.Future()
+        done.set_result(None)
+        return done
 
-        planner.load_bytes = load_bytes
-        return super().read_data(plan, planner)
+    def _file_of(self, item: ReadItem) -> str:
+        place = self.storage_data.get(item.storage_index)
+        if place is None:
+            raise UnsafeCheckpointError(f".metadata does not say where {item.storage_index.fqn} is")
+        return str(place.relative_path)
 
 
 class SafeCommonLoad(TorchCommonLoadStrategy):
@@ -103,13 +125,52 @@ class SafeCommonLoad(TorchCommonLoadStrategy):
     def load_common(self, checkpoint_dir: str | Path) -> Any:
         path = Path(checkpoint_dir) / COMMON_STATE_FNAME
         _require_plain_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return decode(path, lambda: dict(torch.load(path, map_location="cpu", weights_only=True)))
 
 
 def install() -> None:
     """Makes every load by megatron-core's dist_checkpointing in this process a safe one."""
     torch_strategies._get_filesystem_reader = lambda folder, cache_metadata=False: SafeReader(folder)
     register_default_strategy(StrategyAction.LOAD_COMMON, "torch", 1, SafeCommonLoad())
+
+
+def decode(what: str | Path, read: Callable[[], Decoded]) -> Decoded:
+    """What `read` makes of bytes, and nothing else: what it raises is a fault of the bytes, whatever class it is of.
+
+    Raises:
+        UnsafeCheckpointError: it raised.
+        OSError, MemoryError, RuntimeError: the bytes could not be read, or there is no memory for them.
+    """
+    try:
+        return read()
+    except Exception as error:
+        if isinstance(error, (OSError, UnsafeCheckpointError)) or is_out_of_memory(error):
+            raise
+        line = next((one for one in str(error).splitlines() if one.strip()), type(error).__name__)
+        raise UnsafeCheckpointError(f"{what} cannot be decoded: {line}") from error
+
+
+def _read_item(item: ReadItem, view: Any) -> Any:
+    """An object, or the part of a tensor that a rank wants, from its bytes."""
+    loaded = torch.load(view, map_location="cpu", weights_only=True)
+    if item.type == LoadItemType.BYTE_IO:
+        return loaded
+    return narrow_tensor_by_index(loaded, item.storage_offsets, item.lengths)
+
+
+def _take(item: ReadItem, loaded: Any, planner: Any) -> None:
+    """Puts what was read where torch's planner wants it, whose own way with objects is plain pickle."""
+    name = item.dest_index.fqn
+    if item.type != LoadItemType.BYTE_IO:
+        target = planner.resolve_tensor(item).detach()
+        if target.size() != loaded.size():
+            raise UnsafeCheckpointError(f"{name} is {list(loaded.size())}, and the index says {list(target.size())}")
+        target.copy_(loaded)
+        planner.commit_tensor(item, target)
+    elif planner.flatten_state_dict:
+        set_element(planner.original_state_dict, planner.mappings[name], loaded)
+    else:
+        planner.state_dict[name] = loaded
 
 
 def _require_plain_file(path: Path) -> None:

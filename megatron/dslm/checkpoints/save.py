@@ -150,4 +150,5 @@ class Save:
 def _told(error: CheckpointException) -> str:
     """What went wrong on which ranks, as the rank knows that collects it."""
     causes = {rank: one[0].__cause__ or one[0] for rank, one in sorted(error.failures.items())}
-    return "; ".join(f"rank {rank}: {cause}" for rank, cause in causes.items())
+    told = {rank: f"{cause}" if isinstance(cause, OSError) else repr(cause) for rank, cause in causes.items()}
+    return "; ".join(f"rank {rank}: {cause}" for rank, cause in told.items())

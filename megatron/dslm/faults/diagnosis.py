@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 import sys
 import threading
@@ -20,6 +21,23 @@ _WAITING = (
     "megatron/dslm/faults/stop.py",
 )
 """Code in which a rank waits for another one, or for a device that does."""
+
+_LOST_BY_GLOO = re.compile(
+    r"gloo/transport/.*(Connection (closed by peer|reset by peer|refused|timed out)|Broken pipe|Socket closed"
+    r"|Timed out waiting \d+ms for|Application timeout caused pair closure|No route to host|Network is unreachable)",
+    re.DOTALL,
+)
+"""A RuntimeError of torch's, whose text begins with the file of gloo that threw it."""
+_LOST_BY_NCCL = re.compile(
+    r"remote process exited|ncclSystemError|Connection (closed|reset|refused|timed out)|Broken pipe"
+    r"|communicator was aborted|caught collective operation timeout"
+)
+"""A DistBackendError: by NCCL's code, or by its last error, for it tells a lost peer as an internal error too."""
+_OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory")
+
+
+class OtherRankError(RuntimeError):
+    """Another rank failed, and says itself why."""
 
 
 def own_identity() -> dict[str, Any]:
@@ -58,13 +76,21 @@ def is_stopped(identity: dict[str, Any]) -> bool:
 
 
 def is_lost_connection(error: BaseException) -> bool:
-    """Whether an error may only tell that another rank went away."""
+    """Whether an error may only tell that another rank went away: by what torch's store, gloo and NCCL say then."""
     from torch.distributed import DistBackendError, DistNetworkError, DistStoreError
 
-    if isinstance(error, (DistBackendError, DistNetworkError, DistStoreError)):
+    if isinstance(error, DistBackendError):
+        return _LOST_BY_NCCL.search(str(error)) is not None
+    if isinstance(error, (DistNetworkError, DistStoreError, OtherRankError)):
         return True
-    told = str(error).lower()
-    return isinstance(error, RuntimeError) and any(part in told for part in ("connection", "peer", "socket", "nccl"))
+    return isinstance(error, RuntimeError) and _LOST_BY_GLOO.search(str(error)) is not None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error tells that there is no more memory, of the host or of a device."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
+    )
 
 
 def _status(identity: dict[str, Any]) -> str | None:

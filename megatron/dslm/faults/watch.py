@@ -96,26 +96,28 @@ class Watch:
         self._ended.set()
         self._thread.join(timeout=_GRACE_SECONDS)
 
-    def tell(self, line: str, code: int, *, speaker: int | None = None) -> int:
+    def tell(self, line: str, code: int, *, speaker: int | None = None, trace: str = "") -> int:
         """Says why the job ends unless another rank has; the exit code that holds.
 
         Args:
             speaker: the rank that says what all ranks find at the same time; the others give it a moment.
+            trace: lines to go before.
         """
+        said = f"{trace}{self._program}: {line}"
         patience = time.monotonic() + (2 * _BEAT_SECONDS if speaker not in (None, self._rank) else 0.0)
         try:
             while time.monotonic() < patience and not self._told():
                 time.sleep(_BEAT_SECONDS / 10)
-            return self._end(f"{self._program}: {line}", code)
+            return self._end(said, code)
         except RuntimeError:
-            _say(f"{self._program}: {line}")
+            _say(said)
             return code
 
-    def failed(self, cause: str) -> int:
-        """`tell` of a rank that alone cannot go on."""
-        return self.tell(f"rank {self._rank}, iteration {self.iteration}: {cause}", 1)
+    def failed(self, cause: str, trace: str) -> int:
+        """`tell` of a rank that alone cannot go on, with where it failed."""
+        return self.tell(f"rank {self._rank}, iteration {self.iteration}: {cause}", 1, trace=trace)
 
-    def lost_connection(self, cause: str) -> int:
+    def lost_connection(self, cause: str, trace: str) -> int:
         """A collective broke, so another rank is gone or failed: waits until it is known which. The exit code."""
         deadline = time.monotonic() + _SILENT_SECONDS + 5 * _BEAT_SECONDS
         try:
@@ -125,8 +127,8 @@ class Watch:
                         self._declare(rank, beat, "its process died")
                 time.sleep(_BEAT_SECONDS / 4)
         except RuntimeError:
-            return self.failed(f"lost contact to the store, which rank 0 or torchrun holds: {cause}")
-        return self.failed(f"lost contact to another rank: {cause}")
+            return self.failed(f"lost contact to the store, which rank 0 or torchrun holds: {cause}", trace)
+        return self.failed(f"lost contact to another rank: {cause}", trace)
 
     def _listen(self) -> None:
         failures = 0

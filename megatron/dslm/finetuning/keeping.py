@@ -5,7 +5,7 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
-from megatron.dslm.checkpoints.folder import prune
+from megatron.dslm.checkpoints.folder import keep_only
 from megatron.dslm.checkpoints.load import load_weights, newest_checkpoint
 from megatron.dslm.checkpoints.save import SaveError, save_weights
 from megatron.dslm.finetuning.outputs import write_json
@@ -44,7 +44,7 @@ class Keeper:
             if self._args.rank == self._args.world_size - 1:
                 self._progress.guarded(lambda: write_json(Path(self._path()), {"iteration": iteration, "score": score}))
             if self._args.rank == 0:
-                self._progress.guarded(lambda: prune(folder, iteration, 1))
+                self._progress.guarded(lambda: keep_only(folder, iteration))
         return True
 
     def load_best(self) -> str | None:

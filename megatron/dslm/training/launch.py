@@ -15,6 +15,7 @@ from megatron.dslm.faults.diagnosis import is_lost_connection
 from megatron.dslm.faults.stop import StoppedEarly, StopRequest
 from megatron.dslm.faults.watch import Watch
 from megatron.dslm.initialize import initialize, shut_down
+from megatron.dslm.one_line_parser import let_the_first_rank_speak
 from megatron.dslm.training.step import NonFiniteError
 
 
@@ -31,7 +32,8 @@ def launch(args: Namespace, program: str, train: Callable[[Job], None]) -> None:
 
     Exits with code 2 and one line when the data or the checkpoint does not fit the arguments; with code 1 and one line
     when the loss or the gradient is no longer finite or the last checkpoint cannot be saved. When a rank dies, hangs or
-    raises anything else, all of them end with code 1, and one line names the rank, the iteration and the cause.
+    raises anything else, all of them end with code 1, and one line names the rank, the iteration and the cause; what a
+    rank raised is told once, with its traceback, by that rank.
 
     Args:
         program: name of the entry point, in front of that line.
@@ -39,9 +41,12 @@ def launch(args: Namespace, program: str, train: Callable[[Job], None]) -> None:
     try:
         watch = Watch(args, program, initialize(args).another_connection())
     except Exception as error:
-        mistake = isinstance(error, UserError)
-        print(f"{program}: {'error' if mistake else f'rank {args.rank} at the start'}: {error}", file=sys.stderr)
-        sys.exit(2 if mistake else 1)
+        let_the_first_rank_speak()
+        if isinstance(error, UserError):
+            print(f"{program}: error: {error}", file=sys.stderr)
+            sys.exit(2)
+        print(f"{_trace(error)}{program}: rank {args.rank}, at the start: {_headline(error)}", file=sys.stderr)
+        sys.exit(1)
     code = 0
     stop = StopRequest()
     try:
@@ -62,7 +67,6 @@ def launch(args: Namespace, program: str, train: Callable[[Job], None]) -> None:
 
 def _told(error: BaseException, args: Namespace, watch: Watch) -> int:
     """Says why the run ends, unless another rank does; the exit code."""
-    told = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     if isinstance(error, UserError):
         # Most mistakes are found by all ranks; one that a single rank finds is told by that one.
         return watch.tell(f"error: {error}", 2, speaker=0)
@@ -74,7 +78,13 @@ def _told(error: BaseException, args: Namespace, watch: Watch) -> int:
         return watch.tell(str(error), error.code)
     if isinstance(error, SystemExit):
         return int(error.code or 0)
-    if is_lost_connection(error):
-        return watch.lost_connection(told)
-    traceback.print_exc()
-    return watch.failed(told)
+    tell = watch.lost_connection if is_lost_connection(error) else watch.failed
+    return tell(_headline(error), _trace(error))
+
+
+def _headline(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
+def _trace(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
