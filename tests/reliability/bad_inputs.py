@@ -283,7 +283,26 @@ _VOCABULARIES = [
     BadInput("duplicates", ("--vocab-file", "'b'", "lines"), damage=_vocabulary(*WORDPIECES, "b")),
     BadInput("blank line", ("--vocab-file", "blank"), damage=_vocabulary(*WORDPIECES[:7], "", "z")),
     BadInput("no mask", ("--vocab-file", "[MASK]"), damage=_vocabulary(*WORDPIECES[:4], "a")),
-    BadInput("padding not first", ("--vocab-file", "[PAD]"), damage=_vocabulary("a", *WORDPIECES[:5])),
+    BadInput(
+        "vocabulary in UTF-16", ("--vocab-file", "UTF-8"), damage=_rewrite("vocab.txt", "[PAD]\n".encode("utf-16"))
+    ),
+    BadInput(
+        "RoBERTa's vocabulary",
+        ("--vocab-file", "[PAD]", "<pad>"),
+        damage=_vocabulary("<s>", "<pad>", "</s>", "<unk>", "<mask>", "a"),
+    ),
+    BadInput(
+        "tokenizer.json for BERT",
+        ("--vocab-file", "tokenizer.json", "vocab.txt"),
+        damage=_rewrite("vocab.txt", json.dumps({"model": {"vocab": {"[PAD]": 0}}}, indent=1).encode()),
+    ),
+    BadInput(
+        "tokenizer.json for GPT",
+        ("--vocab-file", "not tokenizer.json"),
+        {"vocab_file": "{site}/bpe.json", "merge_file": "{site}/vocab.txt"},
+        program="pretrain_gpt.py",
+        damage=_rewrite("bpe.json", json.dumps({"model": {"vocab": {"a": 0}}}).encode()),
+    ),
     BadInput("BPE for BERT", ("--tokenizer-type", "[MASK]"), {"tokenizer_type": "GPT2BPETokenizer"}),
     BadInput("merges for WordPiece", ("--merge-file",), {"merge_file": "{site}/vocab.txt"}),
     BadInput("BPE without merges", ("--merge-file",), program="pretrain_gpt.py"),

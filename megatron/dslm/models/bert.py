@@ -16,6 +16,7 @@ from dslm_patches.mcore import layer_spec
 from megatron.dslm.config import transformer_impl
 from megatron.dslm.data.batches import to_device
 from megatron.dslm.data.datasets import common_dataset_arguments
+from megatron.dslm.data.padding import PaddedByAnyToken
 from megatron.dslm.models.build import padded_vocab_size
 from megatron.dslm.models.labelled import LabelledBert, labelled, sequence_part
 
@@ -50,7 +51,7 @@ def provide_model(
 
 def dataset(args: Namespace) -> tuple[type, BERTMaskedWordPieceDatasetConfig]:
     """megatron-core's BERT dataset: sentence pairs, WordPiece masking."""
-    return BERTMaskedWordPieceDataset, BERTMaskedWordPieceDatasetConfig(
+    return PaddedByAnyToken if args.tokenizer.pad else BERTMaskedWordPieceDataset, BERTMaskedWordPieceDatasetConfig(
         **common_dataset_arguments(args),
         masking_probability=args.mask_prob,
         short_sequence_probability=args.short_seq_prob,
