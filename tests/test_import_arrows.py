@@ -31,6 +31,7 @@ ARROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "megatron.dslm.checkpoints.folder",
             "megatron.dslm.checkpoints.record",
             "megatron.dslm.data.tokenizer",
+            "megatron.dslm.data.usable_documents",
             "megatron.dslm.huggingface",
             "megatron.dslm.one_line_parser",
             "megatron.dslm.tasks",

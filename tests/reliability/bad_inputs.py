@@ -255,6 +255,8 @@ _DATA = [
     BadInput("data by its file", ("--data-path", "tiny.bin.idx"), {"data_path": "{site}/tiny.bin"}),
     BadInput("weights for some", ("--data-path", "weight"), {"data_path": "0.5 {site}/tiny 0.5"}),
     BadInput("negative weight", ("--data-path", "weight"), {"data_path": "-1 {site}/tiny"}),
+    BadInput("weight 0", ("--data-path", "positive weight"), {"data_path": "0 {site}/tiny 1 {site}/tiny"}),
+    BadInput("a prefix twice", ("--data-path", "{site}/tiny twice"), {"data_path": "1 {site}/tiny 2 {site}/tiny"}),
     BadInput("data without .bin", ("--data-path", "tiny.bin"), damage=lambda site: (site / "tiny.bin").unlink()),
     BadInput("empty .bin", ("--data-path", "tiny.bin is empty"), damage=_rewrite("tiny.bin", b"")),
     BadInput("empty .idx", ("--data-path", "tiny.idx is empty"), damage=_rewrite("tiny.idx", b"")),
@@ -266,11 +268,21 @@ _DATA = [
     BadInput("pointers of .idx cut", ("--data-path", "tiny.idx", "cut short"), damage=_cut("tiny.idx", 60)),
     BadInput("type code of .idx", ("--data-path", "tiny.idx", "damaged"), damage=_patched_index(17, "<B", 77)),
     BadInput("count of .idx", ("--data-path", "tiny.idx", "damaged"), damage=_patched_index(18, "<Q", 2**62)),
-    BadInput("pointer of .idx", ("--data-path", "tiny.idx", "damaged"), damage=_patched_index(62, "<q", 2**40)),
+    BadInput("pointer of .idx", ("--data-path", "tiny.idx", "damaged"), damage=_patched_index(66, "<q", 2**40)),
     BadInput("negative length", ("--data-path", "tiny.idx", "damaged"), damage=_patched_index(34, "<i", -2)),
     BadInput("no documents", ("--data-path", "no documents"), damage=_data([[5], [6]], [0])),
     BadInput("documents beyond", ("--data-path", "tiny.idx", "damaged"), damage=_data([[5], [6], [7]], [0, 2, 9])),
     BadInput("one sentence a document", ("--data-path", "--split-sentences"), damage=_data([[5, 6], [7]], [0, 1, 2])),
+    BadInput(
+        "one sentence in validation",
+        ("--data-path", "{site}/tiny", "validation", "--split"),
+        damage=_data([[5, 6], [7], [8]], [0, 2, 3]),
+    ),
+    BadInput(
+        "long sentences",
+        ("--data-path", "train", "above 512", "preprocess_data.py"),
+        damage=_data([[5] * 513, [6], [7], [8]], [0, 2, 4]),
+    ),
     BadInput(
         "another vocabulary", ("--data-path", "token 99", "--vocab-file"), damage=_data([[5, 99], [6], [7]], [0, 2, 3])
     ),
