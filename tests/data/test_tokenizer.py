@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import regex
 
-from megatron.dslm.data.tokenizer import Tokenizer, build_tokenizer
+from megatron.dslm.data.tokenizer import Tokenizer, _sha256, build_tokenizer
 from megatron.dslm.data.vocab_training import train_bpe, train_wordpiece
 
 TEXTS = [
@@ -305,7 +305,6 @@ EDITED = {
     "carriage returns": lambda content: content.replace(b"\n", b"\r\n"),
     "trailing blanks": lambda content: content.replace(b"\n", b" \t\n"),
     "blank lines at the end": lambda content: content + b"\n \n\n",
-    "no newline at the end": lambda content: content.removesuffix(b"\n"),
 }
 
 
@@ -326,6 +325,18 @@ def test_edited_files_give_the_ids_and_the_identity_of_the_published_ones(
         assert edited.vocab == clean.vocab
         assert edited.tokenize_batch(TEXTS + STRANGE) == clean.tokenize_batch(TEXTS + STRANGE)
         assert edited.unique_identifiers == clean.unique_identifiers
+
+
+def test_the_last_line_needs_no_newline(bert: Tokenizer, files: Path, tmp_path: Path) -> None:
+    content = (files / "uncased.txt").read_text().rstrip("\n")
+    digests = []
+    for end in ("", "\n"):
+        (tmp_path / "vocab.txt").write_text(content + end)
+        tokenizer = build_tokenizer("BertWordPieceLowerCase", str(tmp_path / "vocab.txt"))
+        assert tokenizer.vocab == bert.vocab
+        digests.append(tokenizer.unique_identifiers["content_sha256"])
+    # as checkpoints of either file have recorded it from the beginning
+    assert digests == [_sha256(content + end, "0") for end in ("", "\n")]
 
 
 def test_a_folder_is_no_vocabulary(files: Path) -> None:

@@ -31,11 +31,12 @@ def _read(path: str, flag: str, expected: str) -> str:
         raise UserError(f"{flag} {path}: not UTF-8 text; {expected}")
     # not splitlines() or strip(): tokens may contain what Unicode counts as line breaks and blanks
     lines = [line.rstrip(" \t") for line in content.split("\n")]
+    end = "" if lines[-1] else "\n"  # kept as it is: checkpoints record the text's SHA-256
     while lines and not lines[-1]:
         lines.pop()
     if not lines:
         raise UserError(f"{flag} {path}: the file is empty; {expected}")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + end
 
 
 def read_wordpiece_vocab(path: str) -> tuple[dict[str, int], str]:
