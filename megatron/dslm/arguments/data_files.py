@@ -19,8 +19,6 @@ _DTYPES = {1: np.uint8, 2: np.int8, 3: np.int16, 4: np.int32, 5: np.int64, 6: np
 _AT_ONCE = 1 << 20
 _TOKENS_CHECKED = 4_000_000
 """Tokens looked at for ids beyond the vocabulary, from the front of each file: enough to tell vocabularies apart."""
-
-
 _PATHS = {"data_path": None, "train_data_path": "train", "valid_data_path": "validation", "test_data_path": "test"}
 """Arguments that hold prefixes, and the split that all of their documents are for."""
 
