@@ -7,6 +7,7 @@ published it, megatron-core's IndexedDatasetBuilder.
 """
 
 import json
+import math
 import multiprocessing
 import sys
 import unicodedata
@@ -65,6 +66,7 @@ class WordPiece:
     def __init__(self, vocab_file: str) -> None:
         with open(vocab_file, encoding="utf-8") as lines:
             self.vocab = {line.rstrip("\n"): index for index, line in enumerate(lines)}
+        self.tokens = list(self.vocab)
         self.unknown = self.vocab["[UNK]"]
 
     def tokenize(self, text: str) -> list[int]:
@@ -88,6 +90,15 @@ class WordPiece:
             start = end
         return ids
 
+    def cut(self, sentence: list[int]) -> list[list[int]]:
+        """Even pieces of at most 512 tokens, none of which begins inside a word."""
+        if len(sentence) <= 512:
+            return [sentence]
+        end = math.ceil(len(sentence) / math.ceil(len(sentence) / 512))
+        while self.tokens[sentence[end]].startswith("##"):
+            end -= 1
+        return [sentence[:end], *self.cut(sentence[end:])]
+
 
 class Encoder:
     tokenizer: WordPiece
@@ -101,7 +112,8 @@ class Encoder:
 
     def encode(self, line: str) -> list[list[int]]:
         sentences = Encoder.splitter(json.loads(line)["text"])
-        return [ids for ids in map(Encoder.tokenizer.tokenize, sentences) if ids]
+        tokenized = map(Encoder.tokenizer.tokenize, sentences)
+        return [piece for ids in tokenized if ids for piece in Encoder.tokenizer.cut(ids)]
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ ARROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "megatron.dslm.checkpoints.settings",
             "megatron.dslm.data.content",
             "megatron.dslm.data.tokenizer",
+            "megatron.dslm.data.usable_documents",
             "megatron.dslm.huggingface",
             "megatron.dslm.logging.run_folder",
             "megatron.dslm.one_line_parser",

@@ -49,13 +49,19 @@ def parse_arguments() -> argparse.Namespace:
         help="JSON lines files, plain, .gz or .zst, or globs of them; - is standard input",
     )
     group.add_argument("--json-keys", nargs="+", default=["text"], help="keys to extract from each line")
-    group.add_argument("--split-sentences", action="store_true", help="split documents into sentences (BERT, T5)")
+    group.add_argument(
+        "--split-sentences",
+        action="store_true",
+        help="split documents into sentences (BERT, T5); in WordPiece, those above 512 tokens, which sampling would "
+        "leave out with their documents, are cut between words into even pieces",
+    )
     group.add_argument("--keep-newlines", action="store_true", help="keep newlines between sentences when splitting")
     group.add_argument(
         "--sentence-splitter",
         choices=["punkt", "nltk", "newline"],
         default="punkt",
-        help="punkt: Punkt on each line; nltk: the same sentences by NLTK's own code, slowly; newline: a line is one",
+        help="punkt: Punkt on each line, and full stops of Chinese and Japanese; nltk: the same sentences by NLTK's "
+        "own code, slowly; newline: a line is one",
     )
     group.add_argument("--lang", default="english", help="language of Punkt")
     group.add_argument(
@@ -116,9 +122,19 @@ def rates(totals: "Totals") -> str:
     return f"{totals.num_documents / totals.seconds:.1f} documents/s, {megabytes / totals.seconds:.2f} MB/s"
 
 
+def unsplit(totals: "Totals", args: argparse.Namespace) -> str:
+    splitter = args.sentence_splitter + ("" if args.sentence_splitter == "newline" else f" --lang {args.lang}")
+    return (
+        f"{totals.num_unsplit} of {totals.num_documents} documents are one sentence to --sentence-splitter {splitter}, "
+        "and BERT's next-sentence prediction leaves out what has no two: if the text has more, give its --lang, or a "
+        "sentence a line and --sentence-splitter newline"
+    )
+
+
 def main() -> None:
     args = parse_arguments()
     inputs = expand_inputs(args.input)
+    from megatron.dslm.data.long_sentences import LONGEST_SENTENCE
     from megatron.dslm.data.preprocess import EncoderOptions, output_paths, preprocess
 
     options = EncoderOptions(
@@ -141,11 +157,15 @@ def main() -> None:
         raise UserError(f"{error} (--on-bad-line skip leaves such lines out)") from error
     reporter.close(totals)
     sequences = "sentences" if args.split_sentences else "sequences"
+    if totals.num_cut:
+        sequences += f" ({totals.num_cut} of above {LONGEST_SENTENCE} tokens were cut)"
     print(
         f"{totals.num_documents} documents ({totals.num_empty} empty ones left out), {totals.num_sequences} "
         f"{sequences}, {totals.num_tokens} tokens from {totals.num_bytes / 1e6:.2f} MB "
         f"in {totals.seconds:.1f} s ({rates(totals)})"
     )
+    if args.split_sentences and 2 * totals.num_unsplit > totals.num_documents:
+        print(f"warning: {unsplit(totals, args)}", file=sys.stderr)
     for key in options.json_keys:
         print(f"wrote {' and '.join(map(str, output_paths(args.output_prefix, key, args.split_sentences)))}")
 

@@ -50,10 +50,3 @@ def rows(argv: list[str], first: int, count: int) -> tuple[int, list[tuple[int, 
     initialize_model_parallel(args)
     dataset = build_datasets(args, import_module("megatron.dslm.models.bert").dataset(args))[0]
     return dataset.epoch_size, [tuple(map(int, dataset.sample_index[i][:2])) for i in range(first, first + count)]
-
-
-def first(argv: list[str]) -> dict[str, Any]:
-    """The first training sample of a BERT."""
-    args = parse_args("bert", argv)
-    initialize_model_parallel(args)
-    return build_datasets(args, import_module("megatron.dslm.models.bert").dataset(args))[0][0]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from megatron.dslm.arguments import parse_args
 from tests.corpus import FOLDER, data_flags
 from tests.data.order_workers import write_documents
 from tests.distributed.pool import RankPool
@@ -106,11 +107,13 @@ def test_weights_hold_over_any_number_of_epochs(ranks: RankPool, corpus: None, t
     assert sorted(of_b[:7]) == sorted(of_b[7:14]) == sorted(of_b[287:294])
 
 
-def test_a_weight_too_small_to_hold_is_refused(ranks: RankPool, corpus: None, tmp_path: Path) -> None:
+def test_a_weight_too_small_to_hold_is_refused(
+    corpus: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     a, b = (numbered(tmp_path, name, range(330), 3) for name in "ab")
-    argv = flags(16, *GPT, "--split", "1,0,0", "--data-path", "1e-7", a, "1", b)
-    with pytest.raises(AssertionError, match="--data-path: a weight of 1e-07 in 1 is less than one sample"):
-        look(ranks, "labels", argv=argv, model="gpt", first=0, count=1)
+    with pytest.raises(SystemExit):
+        parse_args("gpt", flags(16, *GPT, "--split", "1,0,0", "--data-path", "1e-7", a, "1", b))
+    assert "--data-path: a weight of 1e-7 is less than one sample in 1,048,576" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("model", ["bert", "gpt"])
@@ -128,20 +131,3 @@ def test_data_made_anew_under_a_prefix_get_their_own_index(
             argv = flags(32, *vocabulary, "--data-path", write_documents(folder / "data", documents))
             seen.append(look(ranks, "samples", argv=argv, model=model, count=40))
         assert seen[0] == seen[1]
-
-
-def test_padding_is_padding_wherever_its_token_stands_in_the_vocabulary(
-    ranks: RankPool, corpus: None, tmp_path: Path
-) -> None:
-    """[PAD] last: megatron-core would attend to the padding, and give it token types that there are not."""
-    words = (FOLDER / "bert-vocab.txt").read_text().splitlines()
-    moved = [word for word in words if word != "[PAD]"] + ["[PAD]"]
-    (tmp_path / "vocab.txt").write_text("\n".join(moved) + "\n")
-    data = write_documents(tmp_path / "data", [[[40, 41, 42], [43, 44]] for _ in range(8)])
-    argv = flags(32, "--vocab-file", f"{tmp_path}/vocab.txt", "--split", "1,0,0", "--data-path", data)
-    sample = look(ranks, "first", argv=argv)
-    length = int(sample["padding_mask"].sum())
-    assert length == 3 + 2 + 3, "[CLS] A [SEP] B [SEP]"
-    assert sample["padding_mask"].tolist() == [1] * length + [0] * (32 - length)
-    assert set(sample["types"].tolist()) == {0, 1}
-    assert not sample["text"][length:].any()

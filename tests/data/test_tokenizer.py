@@ -10,6 +10,7 @@ import subprocess
 import sys
 import unicodedata
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 import regex
 
-from megatron.dslm.data.tokenizer import Tokenizer, build_tokenizer
+from megatron.dslm.data.tokenizer import Tokenizer, _sha256, build_tokenizer
 from megatron.dslm.data.vocab_training import train_bpe, train_wordpiece
 
 TEXTS = [
@@ -253,9 +254,11 @@ WORDPIECE = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n"
         (WORDPIECE + "a\n", "'a' is on lines 6 and 7"),
         (WORDPIECE + "\nb\n", "line 7 is blank"),
         (WORDPIECE.replace("[MASK]\n", ""), r"without \[MASK\]"),
-        ("a\n" + WORDPIECE.removesuffix("a\n"), r"\[PAD\] is on line 2"),
+        (WORDPIECE.replace("[PAD]", "<pad>").replace("[MASK]", "<mask>"), "but with RoBERTa's <pad> <mask>"),
+        ('{\n "version": "1.0",\n "model": {"vocab": {"[PAD]": 0}}\n}', "JSON, as tokenizer.json"),
         ('{"[PAD]": 0}', "without"),
-        (b"\xff\xfe\x00", "not UTF-8"),
+        (WORDPIECE.encode("utf-16"), "not UTF-8"),
+        (WORDPIECE.encode("utf-16-le"), "not UTF-8"),
     ],
 )
 def test_wrong_wordpiece_vocab(tmp_path: Path, content: str | bytes | None, complaint: str) -> None:
@@ -294,6 +297,52 @@ def test_wrong_bpe_files(files: Path, tmp_path: Path) -> None:
     assert "no merges" in complaint(None, "#version: 0.2\n")
     assert "a merge is there twice" in complaint(None, merges.read_text() + merges.read_text().partition("\n")[2])
     assert "--merge-file" in complaint(None, "")
+    assert "not tokenizer.json" in complaint('{"version": "1.0", "model": {"vocab": {"a": 0}}}', None)
+
+
+EDITED = {
+    "a byte-order mark": lambda content: b"\xef\xbb\xbf" + content,
+    "carriage returns": lambda content: content.replace(b"\n", b"\r\n"),
+    "trailing blanks": lambda content: content.replace(b"\n", b" \t\n"),
+    "blank lines at the end": lambda content: content + b"\n \n\n",
+}
+
+
+@pytest.mark.parametrize("edit", EDITED.values(), ids=EDITED)
+def test_edited_files_give_the_ids_and_the_identity_of_the_published_ones(
+    files: Path, tmp_path: Path, edit: Callable[[bytes], bytes]
+) -> None:
+    for path in files.iterdir():
+        (tmp_path / path.name).write_bytes(edit(path.read_bytes()))
+    for tokenizer_type, *names in (
+        ("BertWordPieceLowerCase", "uncased.txt"),
+        ("BertWordPieceCase", "cased.txt"),
+        ("GPT2BPETokenizer", "vocab.json", "merges.txt"),
+    ):
+        clean, edited = (
+            build_tokenizer(tokenizer_type, *(str(folder / name) for name in names)) for folder in (files, tmp_path)
+        )
+        assert edited.vocab == clean.vocab
+        assert edited.tokenize_batch(TEXTS + STRANGE) == clean.tokenize_batch(TEXTS + STRANGE)
+        assert edited.unique_identifiers == clean.unique_identifiers
+
+
+def test_the_last_line_needs_no_newline(bert: Tokenizer, files: Path, tmp_path: Path) -> None:
+    content = (files / "uncased.txt").read_text().rstrip("\n")
+    digests = []
+    for end in ("", "\n"):
+        (tmp_path / "vocab.txt").write_text(content + end)
+        tokenizer = build_tokenizer("BertWordPieceLowerCase", str(tmp_path / "vocab.txt"))
+        assert tokenizer.vocab == bert.vocab
+        digests.append(tokenizer.unique_identifiers["content_sha256"])
+    # as checkpoints of either file have recorded it from the beginning
+    assert digests == [_sha256(content + end, "0") for end in ("", "\n")]
+
+
+def test_a_folder_is_no_vocabulary(files: Path) -> None:
+    for tokenizer_type, merges in (("BertWordPieceLowerCase", None), ("GPT2BPETokenizer", str(files / "merges.txt"))):
+        with pytest.raises(ValueError, match="Is a directory; expected"):
+            build_tokenizer(tokenizer_type, str(files), merges)
 
 
 def test_wrong_types_and_flags(files: Path) -> None:

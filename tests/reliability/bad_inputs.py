@@ -255,6 +255,8 @@ _DATA = [
     BadInput("data by its file", ("--data-path", "tiny.bin.idx"), {"data_path": "{site}/tiny.bin"}),
     BadInput("weights for some", ("--data-path", "weight"), {"data_path": "0.5 {site}/tiny 0.5"}),
     BadInput("negative weight", ("--data-path", "weight"), {"data_path": "-1 {site}/tiny"}),
+    BadInput("weight 0", ("--data-path", "positive weight"), {"data_path": "0 {site}/tiny 1 {site}/tiny"}),
+    BadInput("a prefix twice", ("--data-path", "{site}/tiny twice"), {"data_path": "1 {site}/tiny 2 {site}/tiny"}),
     BadInput("data without .bin", ("--data-path", "tiny.bin"), damage=lambda site: (site / "tiny.bin").unlink()),
     BadInput("empty .bin", ("--data-path", "tiny.bin is empty"), damage=_rewrite("tiny.bin", b"")),
     BadInput("empty .idx", ("--data-path", "tiny.idx is empty"), damage=_rewrite("tiny.idx", b"")),
@@ -266,11 +268,21 @@ _DATA = [
     BadInput("pointers of .idx cut", ("--data-path", "tiny.idx", "cut short"), damage=_cut("tiny.idx", 60)),
     BadInput("type code of .idx", ("--data-path", "tiny.idx", "damaged"), damage=_patched_index(17, "<B", 77)),
     BadInput("count of .idx", ("--data-path", "tiny.idx", "damaged"), damage=_patched_index(18, "<Q", 2**62)),
-    BadInput("pointer of .idx", ("--data-path", "tiny.idx", "damaged"), damage=_patched_index(62, "<q", 2**40)),
+    BadInput("pointer of .idx", ("--data-path", "tiny.idx", "damaged"), damage=_patched_index(66, "<q", 2**40)),
     BadInput("negative length", ("--data-path", "tiny.idx", "damaged"), damage=_patched_index(34, "<i", -2)),
     BadInput("no documents", ("--data-path", "no documents"), damage=_data([[5], [6]], [0])),
     BadInput("documents beyond", ("--data-path", "tiny.idx", "damaged"), damage=_data([[5], [6], [7]], [0, 2, 9])),
     BadInput("one sentence a document", ("--data-path", "--split-sentences"), damage=_data([[5, 6], [7]], [0, 1, 2])),
+    BadInput(
+        "one sentence in validation",
+        ("--data-path", "{site}/tiny", "validation", "--split"),
+        damage=_data([[5, 6], [7], [8]], [0, 2, 3]),
+    ),
+    BadInput(
+        "long sentences",
+        ("--data-path", "train", "above 512", "preprocess_data.py"),
+        damage=_data([[5] * 513, [6], [7], [8]], [0, 2, 4]),
+    ),
     BadInput(
         "another vocabulary", ("--data-path", "token 99", "--vocab-file"), damage=_data([[5, 99], [6], [7]], [0, 2, 3])
     ),
@@ -283,7 +295,26 @@ _VOCABULARIES = [
     BadInput("duplicates", ("--vocab-file", "'b'", "lines"), damage=_vocabulary(*WORDPIECES, "b")),
     BadInput("blank line", ("--vocab-file", "blank"), damage=_vocabulary(*WORDPIECES[:7], "", "z")),
     BadInput("no mask", ("--vocab-file", "[MASK]"), damage=_vocabulary(*WORDPIECES[:4], "a")),
-    BadInput("padding not first", ("--vocab-file", "[PAD]"), damage=_vocabulary("a", *WORDPIECES[:5])),
+    BadInput(
+        "vocabulary in UTF-16", ("--vocab-file", "UTF-8"), damage=_rewrite("vocab.txt", "[PAD]\n".encode("utf-16"))
+    ),
+    BadInput(
+        "RoBERTa's vocabulary",
+        ("--vocab-file", "[PAD]", "<pad>"),
+        damage=_vocabulary("<s>", "<pad>", "</s>", "<unk>", "<mask>", "a"),
+    ),
+    BadInput(
+        "tokenizer.json for BERT",
+        ("--vocab-file", "tokenizer.json", "vocab.txt"),
+        damage=_rewrite("vocab.txt", json.dumps({"model": {"vocab": {"[PAD]": 0}}}, indent=1).encode()),
+    ),
+    BadInput(
+        "tokenizer.json for GPT",
+        ("--vocab-file", "not tokenizer.json"),
+        {"vocab_file": "{site}/bpe.json", "merge_file": "{site}/vocab.txt"},
+        program="pretrain_gpt.py",
+        damage=_rewrite("bpe.json", json.dumps({"model": {"vocab": {"a": 0}}}).encode()),
+    ),
     BadInput("BPE for BERT", ("--tokenizer-type", "[MASK]"), {"tokenizer_type": "GPT2BPETokenizer"}),
     BadInput("merges for WordPiece", ("--merge-file",), {"merge_file": "{site}/vocab.txt"}),
     BadInput("BPE without merges", ("--merge-file",), program="pretrain_gpt.py"),

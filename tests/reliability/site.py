@@ -71,7 +71,7 @@ def words(flags: dict[str, str | None]) -> list[str]:
 def make_site(folder: Path) -> None:
     """Fills a folder."""
     (folder / "vocab.txt").write_text("\n".join(WORDPIECES) + "\n")
-    write_data(folder / "tiny", sentences=[[5, 6], [7, 8, 9], [10, 11]], documents=[0, 2, 3])
+    write_data(folder / "tiny", sentences=[[5, 6], [7, 8], [9, 10], [11]], documents=[0, 2, 4])
     rows = "".join(f"{number}\t0\t0\ta b\tb c\t{number % 2}\n" for number in range(10))
     for name in ("train", "dev"):
         (folder / f"{name}.tsv").write_text(f"{QQP_HEADER}\n{rows}")

@@ -346,6 +346,30 @@ def test_user_errors(
     assert list(tmp_path.iterdir()) == ([path] if content is not None else [])
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from Linux's /proc")
+def test_memory_does_not_grow_with_the_input(flags: dict[str, list[Any]], tmp_path: Path) -> None:
+    """Peak resident memory of a process that reads, tokenizes and writes, beside the bytes that it reads."""
+    code = (
+        "import runpy, sys\n"
+        "try: runpy.run_path('tools/preprocess_data.py', run_name='__main__')\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+    )
+    draw, words = random.Random(0), ["river", "city", "people", "water", "stone", "bridge", "house"]
+    peaks, sizes = [], []
+    for count in (1500, 6000):
+        with open(tmp_path / "docs.jsonl", "w") as lines:
+            for _ in range(count):
+                sentences = (" ".join(draw.choices(words, k=5)).capitalize() + "." for _ in range(30))
+                lines.write(json.dumps({"text": " ".join(sentences)}) + "\n")
+        common = ["--input", tmp_path / "docs.jsonl", "--output-prefix", tmp_path / "out", "--workers", 1]
+        command = [sys.executable, "-c", code, *map(str, [*common, "--split-sentences", *flags["bert"]])]
+        printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        peaks.append(int(printed.split()[-1]) << 10)
+        sizes.append((tmp_path / "docs.jsonl").stat().st_size)
+    assert peaks[1] - peaks[0] < 0.5 * (sizes[1] - sizes[0]), (peaks, sizes)
+
+
 def test_help_is_light() -> None:
     code = (
         "import runpy, sys\nsys.argv = ['preprocess_data.py', '--help']\n"

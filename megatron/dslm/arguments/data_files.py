@@ -1,109 +1,190 @@
 """Looks at the data and vocabulary files before any process group starts, with numpy alone."""
 
+import itertools
+import math
 import os
 import struct
 from argparse import Namespace
+from typing import NamedTuple
 
 import numpy as np
 
 from dslm_patches.errors import UserError
+from megatron.dslm.data.content import BLEND_PERIOD
 from megatron.dslm.data.tokenizer import build_tokenizer
+from megatron.dslm.data.usable_documents import DocumentCounts, count_documents, told
 
 _MAGIC = b"MMIDIDX\x00\x00"
 _HEADER_BYTES = len(_MAGIC) + 25
 _DTYPES = {1: np.uint8, 2: np.int8, 3: np.int16, 4: np.int32, 5: np.int64, 6: np.float64, 7: np.float32, 8: np.uint16}
-_SEQUENCES_AT_ONCE = 1 << 20
+_AT_ONCE = 1 << 20
 _TOKENS_CHECKED = 4_000_000
 """Tokens looked at for ids beyond the vocabulary, from the front of each file: enough to tell vocabularies apart."""
+_PATHS = {"data_path": None, "train_data_path": "train", "valid_data_path": "validation", "test_data_path": "test"}
+"""Arguments that hold prefixes, and the split that all of their documents are for."""
+
+
+class _Index(NamedTuple):
+    """An .idx file that holds together; the arrays are memory maps."""
+
+    dtype: np.dtype
+    """Of the .bin file's tokens."""
+    lengths: np.ndarray
+    """Tokens of each sequence."""
+    pointers: np.ndarray
+    """Bytes before each sequence."""
+    ends: np.ndarray
+    """0, and where each document ends among the sequences."""
 
 
 def check_data_files(args: Namespace) -> None:
-    """Builds the tokenizer (args.tokenizer) and checks every .bin/.idx pair against it.
+    """Builds the tokenizer (args.tokenizer), checks every .bin/.idx pair against it, counts what BERT cannot use of it.
+
+    The counts are args.document_counts, split to DocumentCounts, of the splits that the run draws samples from; none
+    for GPT, which uses every token.
 
     Raises:
-        UserError: a missing, empty, foreign or truncated file, or tokens beyond the vocabulary; the file and
-            flag are named.
+        UserError: a missing, empty, foreign or truncated file, tokens beyond the vocabulary, or a split without a
+            document that can be used; the file and flag are named.
     """
     args.tokenizer = build_tokenizer(args.tokenizer_type, args.vocab_file, args.merge_file)
-    for name in ("data_path", "train_data_path", "valid_data_path", "test_data_path"):
-        for prefix in _prefixes(f"--{name.replace('_', '-')}", getattr(args, name)):
-            _check_pair(f"--{name.replace('_', '-')}", prefix, args)
+    args.document_counts = {}
+    for name, split in _PATHS.items():
+        flag = f"--{name.replace('_', '-')}"
+        for prefix in _prefixes(flag, getattr(args, name)):
+            _check_splits(flag, prefix, _check_pair(flag, prefix, args), split, args)
 
 
 def _prefixes(flag: str, blend: list[str] | None) -> list[str]:
     """The prefixes of a blend, which is one prefix, several, or weights and prefixes in turn."""
     if blend is None or len(blend) == 1:
         return blend or []
+    weights = [word for word in blend if _is_number(word)]
+    for word in weights:
+        if os.path.isfile(word + ".idx"):
+            raise UserError(f"{flag} {word} is a weight, but {word}.idx is there too: write ./{word} for the prefix")
+    if not weights:
+        prefixes = blend
+    elif len(blend) % 2 == 0 and weights == blend[::2] and all(0 < float(one) < math.inf for one in weights):
+        prefixes = blend[1::2]
+    else:
+        raise UserError(
+            f"{flag} must be prefixes, or a positive weight before each prefix (leave out what is to have none)"
+        )
+    if weights and min(map(float, weights)) / sum(map(float, weights)) * BLEND_PERIOD < 1:
+        raise UserError(f"{flag}: a weight of {min(weights, key=float)} is less than one sample in {BLEND_PERIOD:,}")
+    twice = [prefix for number, prefix in enumerate(prefixes) if prefix in prefixes[:number]]
+    if twice:
+        # each would start with the same samples, masked the same way
+        raise UserError(f"{flag} names {twice[0]} twice, which only repeats its samples: give it once, with a weight")
+    return prefixes
+
+
+def _is_number(word: str) -> bool:
     try:
-        weights = [float(weight) for weight in blend[::2]]
+        float(word)
     except ValueError:
-        return blend
-    if len(blend) % 2 or min(weights) <= 0:
-        raise UserError(f"{flag} must be prefixes, or a positive weight before each prefix")
-    return blend[1::2]
+        return False
+    return True
 
 
-def _check_pair(flag: str, prefix: str, args: Namespace) -> None:
+def _check_pair(flag: str, prefix: str, args: Namespace) -> _Index:
     for path in (prefix + ".idx", prefix + ".bin"):
         if not os.path.isfile(path):
             raise UserError(f"{flag}: {path} does not exist (make it by tools/preprocess_data.py)")
         if os.path.getsize(path) == 0:
             raise UserError(f"{flag}: {path} is empty")
-    dtype, expected, sequences, documents = _read_index(flag, prefix + ".idx")
+    index = _read_index(flag, prefix + ".idx")
+    expected = index.dtype.itemsize * _check_index(flag, prefix + ".idx", index)
     if os.path.getsize(prefix + ".bin") != expected:
         raise UserError(
             f"{flag}: {prefix}.bin has {os.path.getsize(prefix + '.bin')} bytes where its .idx says {expected}"
         )
-    if args.model == "bert" and not args.bert_no_binary_head and sequences == documents - 1:
-        raise UserError(
-            f"{flag}: {prefix} has one sentence a document; next-sentence prediction needs data made with "
-            "--split-sentences (or give --bert-no-binary-head)"
-        )
-    if args.split is not None:
-        _check_split(args.split, flag, prefix, documents - 1 if args.model == "bert" else sequences)
-    highest = int(np.fromfile(prefix + ".bin", dtype=dtype, count=_TOKENS_CHECKED).max())
+    highest = int(np.fromfile(prefix + ".bin", dtype=index.dtype, count=_TOKENS_CHECKED).max())
     if highest >= args.tokenizer.vocab_size:
         raise UserError(
             f"{flag}: {prefix}.bin holds token {highest}, beyond the {args.tokenizer.vocab_size} of --vocab-file "
             f"{args.vocab_file}: it was made with another vocabulary"
         )
+    return index
 
 
-def _read_index(flag: str, path: str) -> tuple[np.dtype, int, int, int]:
-    """Token type, bytes of the .bin, sequences, and boundaries of documents, of an index that holds together."""
+def _read_index(flag: str, path: str) -> _Index:
+    """An index whose header and size agree."""
     with open(path, "rb") as index:
         header = index.read(_HEADER_BYTES)
-        if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
-            raise UserError(f"{flag}: {path} is not an index of Megatron's data format")
-        _, code, sequences, documents = struct.unpack("<QBQQ", header[len(_MAGIC) :])
-        rest = os.path.getsize(path) - _HEADER_BYTES - 12 * sequences - 8 * documents
-        if code not in _DTYPES or rest not in (0, sequences):  # a byte a sequence more where there are several modes
-            raise UserError(f"{flag}: {path} is damaged or cut short")
-        if sequences == 0 or documents < 2:
-            raise UserError(f"{flag}: {path} holds no documents")
-    dtype = np.dtype(_DTYPES[code])
-    lengths = np.memmap(path, np.int32, "r", _HEADER_BYTES, sequences)
-    pointers = np.memmap(path, np.int64, "r", _HEADER_BYTES + 4 * sequences, sequences)
-    ends = np.memmap(path, np.int64, "r", _HEADER_BYTES + 12 * sequences, documents)
-    size = 0
-    for begin in range(0, sequences, _SEQUENCES_AT_ONCE):
-        steps = dtype.itemsize * lengths[begin : begin + _SEQUENCES_AT_ONCE].astype(np.int64)
+    if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
+        raise UserError(f"{flag}: {path} is not an index of Megatron's data format")
+    _, code, sequences, documents = struct.unpack("<QBQQ", header[len(_MAGIC) :])
+    rest = os.path.getsize(path) - _HEADER_BYTES - 12 * sequences - 8 * documents
+    if code not in _DTYPES or rest not in (0, sequences):  # a byte a sequence more where there are several modes
+        raise UserError(f"{flag}: {path} is damaged or cut short")
+    if sequences == 0 or documents < 2:
+        raise UserError(f"{flag}: {path} holds no documents")
+    return _Index(
+        np.dtype(_DTYPES[code]),
+        np.memmap(path, np.int32, "r", _HEADER_BYTES, sequences),
+        np.memmap(path, np.int64, "r", _HEADER_BYTES + 4 * sequences, sequences),
+        np.memmap(path, np.int64, "r", _HEADER_BYTES + 12 * sequences, documents),
+    )
+
+
+def _check_index(flag: str, path: str, index: _Index) -> int:
+    """Refuses sequences that do not follow each other and documents that are not made of them; the tokens in all."""
+    size, sequences, boundaries = 0, len(index.lengths), len(index.ends)
+    for begin in range(0, sequences, _AT_ONCE):
+        steps = index.dtype.itemsize * index.lengths[begin : begin + _AT_ONCE].astype(np.int64)
         starts = size + np.cumsum(steps) - steps
-        if steps.min() < 0 or not np.array_equal(pointers[begin : begin + _SEQUENCES_AT_ONCE], starts):
+        if steps.min() < 0 or not np.array_equal(index.pointers[begin : begin + _AT_ONCE], starts):
             raise UserError(f"{flag}: {path} is damaged: sequence {begin} or one after it is not where it should be")
         size += int(steps.sum())
-    if ends[0] != 0 or ends[-1] != sequences or np.diff(ends).min() < 0:
+    falling = any(
+        np.diff(index.ends[begin : begin + _AT_ONCE + 1]).min() < 0 for begin in range(0, boundaries - 1, _AT_ONCE)
+    )
+    if index.ends[0] != 0 or index.ends[-1] != sequences or falling:
         raise UserError(f"{flag}: {path} is damaged: its documents are not made of its {sequences} sequences")
-    return dtype, size, int(sequences), int(documents)
+    return size // index.dtype.itemsize
 
 
-def _check_split(split: str, flag: str, prefix: str, documents: int) -> None:
-    """Refuses a split with a share of no whole document, reckoned as megatron-core does."""
-    shares = [float(share) for share in split.split(",")]
-    edges = [sum(shares[:index]) / sum(shares) for index in range(4)]
-    for name, share, begin, end in zip(("train", "validation", "test"), shares, edges, edges[1:], strict=False):
-        if share and round(begin * documents) == round(end * documents):
+def _check_splits(flag: str, prefix: str, index: _Index, whole: str | None, args: Namespace) -> None:
+    """Refuses a split with no whole document, or with none that BERT can use; adds to args.document_counts.
+
+    Args:
+        whole: the split that all documents are for; None where --split cuts them.
+    """
+    is_bert = args.model == "bert"
+    documents = len(index.ends) - 1 if is_bert else len(index.lengths)
+    edges = {whole: (0, documents)} if whole else _split_edges(args.split, documents)
+    for split, (begin, end) in edges.items():
+        if begin == end:
             raise UserError(
-                f"--split {split} leaves none of the {documents} documents of {flag} {prefix} for {name}: give it a "
-                "larger share, or 0"
+                f"--split {args.split} leaves none of the {documents} documents of {flag} {prefix} for {split}: give "
+                "it a larger share, or 0"
             )
+        if is_bert and (split == "train" or args.eval_iters):
+            counts = count_documents(index.lengths, index.ends, begin, end, pairs=not args.bert_no_binary_head)
+            if counts.unused == counts.documents:
+                raise UserError(
+                    f"{flag}: {prefix} has no document for {split} that BERT can use: {told({split: counts})}; "
+                    f"{_way_out(counts, args)}"
+                )
+            args.document_counts[split] = args.document_counts.get(split, DocumentCounts()) + counts
+
+
+def _way_out(counts: DocumentCounts, args: Namespace) -> str:
+    ways = ["other data" if args.split is None else "another --split"]
+    if counts.long_sentence:
+        ways.append("data made anew by tools/preprocess_data.py --split-sentences, which cuts long sentences")
+    if counts.one_sentence:
+        ways.append("data made with --split-sentences and a --sentence-splitter that finds more")
+        ways.append("--bert-no-binary-head")
+    return f"give {', or '.join(ways)}"
+
+
+def _split_edges(split: str, documents: int) -> dict[str, tuple[int, int]]:
+    """The documents of each split with a share, cut to the letter as megatron-core cuts them."""
+    shares = np.array([float(share) for share in split.split(",")])
+    ends = np.cumsum(shares / shares.sum()).tolist()
+    edges = itertools.pairwise(round(end * documents) for end in (0.0, *ends))
+    names = ("train", "validation", "test")
+    return {name: edge for name, share, edge in zip(names, shares, edges, strict=True) if share}

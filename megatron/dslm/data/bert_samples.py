@@ -50,8 +50,9 @@ class BertSamples(BERTMaskedWordPieceDataset):
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         sample = super().__getitem__(number)
-        for name in ("types", "padding_mask"):
-            sample[name][sample[name] == _NO_TOKEN] = 0
+        padding = sample["padding_mask"] == _NO_TOKEN
+        for name, filler in (("text", self.config.tokenizer.pad), ("types", 0), ("padding_mask", 0)):
+            sample[name][padding] = filler
         sample["labels"][sample["loss_mask"] == 0] = _NO_TOKEN
         return sample
 

@@ -7,10 +7,7 @@ import numpy as np
 from megatron.core.datasets import helpers
 from torch.utils.data import Dataset
 
-from dslm_patches.errors import UserError
-
-_PATTERN = 1 << 20
-"""Samples after which a blend by weights begins again, so that any of them can be found without those before."""
+from megatron.dslm.data.content import BLEND_PERIOD
 
 
 class Blend(Dataset[Any]):
@@ -21,30 +18,24 @@ class Blend(Dataset[Any]):
 
     Args:
         datasets: each with `epoch_size`.
-        weights: positive, one each; None takes the sizes.
+        weights: one each, none less than one sample in 2^20; None takes the sizes.
 
     Attributes:
         epoch_size: samples that there are.
-
-    Raises:
-        UserError: a weight too small for one sample in 2^20.
     """
 
     def __init__(self, datasets: Sequence[Any], weights: Sequence[float] | None) -> None:
         self._datasets = list(datasets)
         sizes = np.array([one.epoch_size for one in datasets], dtype=np.int64)
         self.epoch_size = int(sizes.sum())
-        length = self.epoch_size if weights is None else _PATTERN
+        length = self.epoch_size if weights is None else BLEND_PERIOD
         self._which = np.zeros(length, dtype=np.int16)
         self._place = np.zeros(length, dtype=np.int64)
         if weights is None:
             helpers.build_exhaustive_blending_indices(self._which, self._place, sizes, len(sizes))
         else:
             shares = np.array(weights, dtype=np.float64) / sum(weights)
-            if shares.min() * _PATTERN < 1:
-                raise UserError(
-                    f"a weight of {min(weights):g} in {sum(weights):g} is less than one sample in {_PATTERN:,}"
-                )
+            assert shares.min() * BLEND_PERIOD >= 1, weights
             helpers.build_blending_indices(self._which, self._place, shares, len(shares), length, False)
         self._counts = np.bincount(self._which, minlength=len(sizes))
 

@@ -8,6 +8,8 @@ _BLOCK_BYTES = 1 << 16
 _BLOCKS = 64
 """So many blocks of the .bin are looked at, evenly spread, the first and the last among them."""
 _READ_BYTES = 1 << 22
+BLEND_PERIOD = 1 << 20
+"""Samples after which a blend by weights begins again, so that any of them can be found without those before."""
 PATH_FLAGS = ("data_path", "train_data_path", "valid_data_path", "test_data_path")
 
 

@@ -59,15 +59,11 @@ def build_datasets(args: Namespace, dataset: tuple[type, Any], stop: StopRequest
         for part, one in zip(own, made, strict=True):
             if one.epoch_size == 0:
                 raise UserError(f"{part.flag}: no sample can be made of the {_NAMES[split]} share of {part.prefix}")
-        sets.append(_blended(args, own, made) if len(made) > 1 else next(iter(made), None))
+        if len(made) > 1:
+            sets.append(Blend(made, split_blend(getattr(args, own[0].name))[1]))
+        else:
+            sets.append(next(iter(made), None))
     return sets
-
-
-def _blended(args: Namespace, parts: list["_Part"], made: list[Any]) -> Blend:
-    try:
-        return Blend(made, split_blend(args.data_path or getattr(args, parts[0].name))[1])
-    except UserError as error:
-        raise UserError(f"{parts[0].flag}: {error}") from None
 
 
 def _parts(args: Namespace, dataset_class: type, config: Any) -> Iterator["_Part"]:

@@ -16,7 +16,7 @@ _HEADER = b"MMIDIDX\x00\x00"
 _VERSION = 1
 _CODES = {"i": 4, "H": 8}
 """Typecode of `array` -> megatron-core's DType."""
-_BLOCK = 1 << 20
+_BLOCK = 1 << 16
 
 
 class IndexedDatasetWriter:

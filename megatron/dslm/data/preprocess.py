@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import sys
 import time
 from array import array
 from collections.abc import Callable, Sequence
@@ -13,9 +14,10 @@ from dslm_patches.errors import UserError
 from megatron.dslm.data.command_line import atomic_outputs
 from megatron.dslm.data.indexed_writer import IndexedDatasetWriter
 from megatron.dslm.data.jsonl import LineChunk, parse_chunk, read_chunks
+from megatron.dslm.data.long_sentences import LONGEST_SENTENCE, cut_between_words
 from megatron.dslm.data.parallel import ordered_map
 from megatron.dslm.data.sentences import SentenceSplitter, build_sentence_splitter, check_sentence_splitter
-from megatron.dslm.data.tokenizer import Tokenizer, build_tokenizer
+from megatron.dslm.data.tokenizer import WORDPIECE_TYPES, Tokenizer, build_tokenizer
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,10 @@ class EncodedKey:
     """Sequences of each document."""
     num_empty: int
     """Documents left out because nothing in them became a token."""
+    num_unsplit: int
+    """Documents of one sentence, before any was cut."""
+    num_cut: int
+    """Sentences cut because they had more than LONGEST_SENTENCE tokens."""
 
 
 @dataclass
@@ -64,6 +70,8 @@ class Totals:
     num_bytes: int = 0
     num_documents: int = 0
     num_empty: int = 0
+    num_unsplit: int = 0
+    num_cut: int = 0
     num_bad_lines: int = 0
     num_sequences: int = 0
     num_tokens: int = 0
@@ -79,6 +87,12 @@ class Encoder:
         self.split: SentenceSplitter = lambda document: [document]
         if options.split_sentences:
             self.split = build_sentence_splitter(options.sentence_splitter, options.lang, options.keep_newlines)
+        self._longest_bytes = sys.maxsize
+        if options.split_sentences and options.tokenizer_type in WORDPIECE_TYPES:
+            self._longest_bytes = LONGEST_SENTENCE * array(self.tokenizer.typecode).itemsize
+        self._inside = {index for token, index in self.tokenizer.vocab.items() if token.startswith("##")}
+        # text cannot hold it, so it is an end of document, which is no sentence of its own
+        self._inside.add(self.tokenizer.eod)
 
     def encode(self, chunk: LineChunk) -> EncodedChunk:
         """The chunk's documents, encoded.
@@ -100,15 +114,24 @@ class Encoder:
         size = array(self.tokenizer.typecode).itemsize
         tokens: list[bytes] = []
         lengths, documents = array("i"), array("i")
+        num_unsplit = num_cut = 0
         for sentences in sentences_by_document:
             sequences = [sequence for sequence in itertools.islice(packed, len(sentences)) if sequence]
             if not sequences:
                 continue
+            num_unsplit += len(sequences) == 1
             sequences[-1] += end
+            if max(map(len, sequences)) > self._longest_bytes:
+                num_cut += sum(len(sequence) > self._longest_bytes for sequence in sequences)
+                sequences = [piece for sequence in sequences for piece in self._cut(sequence)]
             tokens += sequences
             lengths.extend(len(sequence) // size for sequence in sequences)
             documents.append(len(sequences))
-        return EncodedKey(b"".join(tokens), lengths, documents, len(texts) - len(documents))
+        num_empty = len(texts) - len(documents)
+        return EncodedKey(b"".join(tokens), lengths, documents, num_empty, num_unsplit, num_cut)
+
+    def _cut(self, sentence: bytes) -> list[bytes]:
+        return cut_between_words(sentence, self.tokenizer.typecode, self._inside)
 
 
 _encoder: Encoder | None = None
@@ -181,5 +204,7 @@ def _write(writer: IndexedDatasetWriter, encoded: EncodedKey, totals: Totals) ->
     writer.add(encoded.tokens, encoded.lengths, encoded.documents)
     totals.num_documents += len(encoded.documents)
     totals.num_empty += encoded.num_empty
+    totals.num_unsplit += encoded.num_unsplit
+    totals.num_cut += encoded.num_cut
     totals.num_sequences += len(encoded.lengths)
     totals.num_tokens += sum(encoded.lengths)

