@@ -383,9 +383,16 @@ _CHECKPOINTS = [
     BadInput("another rate", ("--lr 0.5", "--override-opt-param-scheduler"), {**_RESUME, "lr": "0.5"}),
     BadInput("another seed", ("--seed 7", "1234"), {**_RESUME, "seed": "7"}),
     BadInput(
-        "another optimizer", ("--use-distributed-optimizer", "began with False"), _RESUME, "--use-distributed-optimizer"
+        "another optimizer",
+        ("--use-distributed-optimizer True (saved: False)",),
+        _RESUME,
+        "--use-distributed-optimizer",
     ),
-    BadInput("another batch", ("--global-batch-size 4", "began with 2"), {**_RESUME, "global_batch_size": "4"}),
+    BadInput(
+        "another batch",
+        ("--global-batch-size 4 (saved: 2)", "--override-settings global-batch-size"),
+        {**_RESUME, "global_batch_size": "4"},
+    ),
     BadInput(
         "vocabulary of the same size",
         ("--vocab-file", "not the vocabulary"),
