@@ -12,7 +12,7 @@ from dslm_patches.mcore.initialize import initialize_weights
 from dslm_patches.mcore.post_ln import PostLNTransformerLayer
 from dslm_patches.mcore.residual import scale_residuals
 from dslm_patches.mcore.shape import model_shape
-from dslm_patches.schemes import DepthScheme, SchemeOptions, build_scheme
+from dslm_patches.schemes import DepthScheme, NormPlacement, SchemeOptions, build_scheme
 
 
 @dataclass
@@ -45,7 +45,7 @@ def apply_scheme(
     Args:
         scheme: a name (its shape is read off the model) or a prescription built by `build_scheme`.
         seed: of the weights; the same seed gives the same model in every layout.
-        options: for a scheme given by name.
+        options: for a scheme given by name; without them the norm placement, too, is read off the model.
         initialize: draw the weights; False when a checkpoint will fill them.
 
     Returns:
@@ -56,9 +56,10 @@ def apply_scheme(
             parameter without role. The model is then as it was.
     """
     refuse_unknown_model(model)
-    if isinstance(scheme, str):
-        scheme = build_scheme(scheme, model_shape(model), options)
     layers = transformer_layers(model)
+    if isinstance(scheme, str):
+        placed = _norm_placement(layers[0]) if layers else "pre"
+        scheme = build_scheme(scheme, model_shape(model), options or SchemeOptions(norm_placement=placed))
     for layer in layers:
         _check_placement(layer, scheme)
     if initialize:
@@ -69,8 +70,12 @@ def apply_scheme(
     return scheme
 
 
+def _norm_placement(layer: nn.Module) -> NormPlacement:
+    return "post" if isinstance(layer, PostLNTransformerLayer) else "pre"
+
+
 def _check_placement(layer: nn.Module, scheme: DepthScheme) -> None:
-    placement = "post" if isinstance(layer, PostLNTransformerLayer) else "pre"
+    placement = _norm_placement(layer)
     if placement != scheme.norm_placement:
         raise UserError(
             f"the scheme is {scheme.norm_placement}-LN and the model {placement}-LN: build the model "
