@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 data=${DATA_FOLDER:-data/full_wikipedia}
-workers=${WORKERS:-$(nproc)}
+workers=${WORKERS:-$(getconf _NPROCESSORS_ONLN)}
 mkdir -p "$data"
 # shellcheck disable=SC2086  # SOURCE is several words
 python tools/prepare_wikipedia.py ${SOURCE:---source huggingface} --output "$data/wikipedia.jsonl"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The small real corpus that the demo, the tests and the 1000-layer run share, in data/wikipedia: a slice of English
-# Wikipedia (106 articles), vocabularies trained on it, and its tokens in Megatron's format. Skips what is there.
+# Wikipedia (104 articles), vocabularies trained on it, and its tokens in Megatron's format. Skips what is there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh

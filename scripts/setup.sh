@@ -9,6 +9,7 @@ python=${PYTHON:-python3}
     exit 2
 }
 stamp=.venv/installed
+command -v sha256sum > /dev/null || sha256sum() { shasum -a 256; } # macOS
 want=$(cat pyproject.toml constraints.txt | sha256sum)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ]; then
     exit 0

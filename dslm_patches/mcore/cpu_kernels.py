@@ -3,7 +3,6 @@
 from functools import partial
 from typing import Any
 
-from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
 from megatron.core.models.common.language_module.language_module import LanguageModule
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
 from megatron.core.tensor_parallel.mappings import (
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from dslm_patches.kernels import Dropout, cross_entropy, linear
 from dslm_patches.mcore.cpu_attention import use_cpu_attention
-from dslm_patches.mcore.residual import scaled_bias_dropout_add
+from dslm_patches.mcore.residual import with_cpu_kernel
 
 
 def use_cpu_kernels(model: nn.Module) -> nn.Module:
@@ -36,8 +35,7 @@ def use_cpu_kernels(model: nn.Module) -> nn.Module:
             _add_bias_in_product(module)
         elif isinstance(module, TransformerLayer):
             for name in ("self_attn_bda", "cross_attn_bda", "mlp_bda"):
-                if getattr(module, name, None) is get_bias_dropout_add:
-                    setattr(module, name, scaled_bias_dropout_add(1.0, 1.0))
+                setattr(module, name, with_cpu_kernel(getattr(module, name)))
         for name, child in module.named_children():
             if name == "embedding_dropout" and type(child) is nn.Dropout:
                 setattr(module, name, Dropout(child.p))

@@ -23,15 +23,26 @@ def initialize_weights(model: Any, scheme: DepthScheme, seed: int) -> None:
         UserError: a parameter whose role is not known, by its name.
     """
     for name, parameter in model.named_parameters():
-        with torch.no_grad():
-            if parameter.dim() == 2:
-                parameter.copy_(_draw_shard(model, name, parameter, scheme, seed))
-            elif name.endswith(("bias", "layer_norm_bias")):
-                parameter.zero_()
-            elif "norm" in name and name.endswith("weight"):
-                parameter.fill_(0.0 if model.config.layernorm_zero_centered_gamma else 1.0)
+        if _rule(model, name, parameter) is None:
+            raise UserError(f"depth scheme {scheme.name}: no rule to initialise the parameter {name}")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            rule = _rule(model, name, parameter)
+            if isinstance(rule, ParameterRole):
+                parameter.copy_(_draw_shard(rule, parameter, scheme, seed))
             else:
-                raise UserError(f"depth scheme {scheme.name}: no rule to initialise the parameter {name}")
+                parameter.fill_(rule)
+
+
+def _rule(model: Any, name: str, parameter: Tensor) -> ParameterRole | float | None:
+    """What a parameter is filled with: a drawn weight or a constant; None if that is not known."""
+    if parameter.dim() == 2:
+        return parameter_role(model, name, _whole_shape(parameter)[0])
+    if name.endswith(("bias", "layer_norm_bias")):
+        return 0.0
+    if "norm" in name and name.endswith("weight"):
+        return 0.0 if model.config.layernorm_zero_centered_gamma else 1.0
+    return None
 
 
 def draw_weight(role: ParameterRole, shape: tuple[int, int], scheme: DepthScheme, seed: int) -> Tensor:
@@ -59,15 +70,18 @@ def take_shard(weight: Tensor, dim: int, rank: int, size: int, *, gated: bool = 
     return weight.chunk(size, dim)[rank]
 
 
-def _draw_shard(model: Any, name: str, parameter: Any, scheme: DepthScheme, seed: int) -> Tensor:
+def _whole_shape(parameter: Any) -> tuple[int, int]:
+    """Shape of the whole (unsharded) weight of a rank's shard."""
     shape = list(parameter.shape)
-    size, rank = 1, 0
     if getattr(parameter, "tensor_model_parallel", False):
-        size = parallel_state.get_tensor_model_parallel_world_size()
-        rank = parallel_state.get_tensor_model_parallel_rank()
-        shape[parameter.partition_dim] *= size
-    role = parameter_role(model, name, shape[0])
-    if role is None:
-        raise UserError(f"depth scheme {scheme.name}: no rule to initialise the parameter {name}")
-    weight = draw_weight(role, (shape[0], shape[1]), scheme, seed)
-    return weight if size == 1 else take_shard(weight, parameter.partition_dim, rank, size, gated=role.gated)
+        shape[parameter.partition_dim] *= parallel_state.get_tensor_model_parallel_world_size()
+    return shape[0], shape[1]
+
+
+def _draw_shard(role: ParameterRole, parameter: Any, scheme: DepthScheme, seed: int) -> Tensor:
+    weight = draw_weight(role, _whole_shape(parameter), scheme, seed)
+    size = parallel_state.get_tensor_model_parallel_world_size()
+    if size == 1 or not getattr(parameter, "tensor_model_parallel", False):
+        return weight
+    rank = parallel_state.get_tensor_model_parallel_rank()
+    return take_shard(weight, parameter.partition_dim, rank, size, gated=role.gated)

@@ -8,8 +8,8 @@ import torch
 from megatron.core.tensor_parallel.random import _get_all_rng_states, _set_all_rng_states
 from torch import Tensor, nn
 
-from dslm_patches.mcore.apply import scale_residuals
 from dslm_patches.mcore.initialize import draw_weight
+from dslm_patches.mcore.residual import scale_residuals
 from dslm_patches.mcore.roles import ParameterRole, parameter_role
 from dslm_patches.schemes import DepthScheme
 

@@ -34,6 +34,7 @@ class PostLNTransformerLayer(TransformerLayer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        assert isinstance(self.cross_attention, IdentityOp), "specs with cross-attention are refused"
         if self.recompute_input_layernorm or self.recompute_pre_mlp_layernorm or self.recompute_mlp:
             raise UserError(
                 "--recompute-modules layernorm and mlp are not available with Post-LN: use "
@@ -45,7 +46,6 @@ class PostLNTransformerLayer(TransformerLayer):
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         context: Tensor | None = None,
-        context_mask: Tensor | None = None,
         inference_context: Any = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
@@ -59,16 +59,6 @@ class PostLNTransformerLayer(TransformerLayer):
             inference_context=inference_context,
             **{name: kwargs[name] for name in _PASSED_TO_ATTENTION if name in kwargs},
         )
-        if not isinstance(self.cross_attention, IdentityOp):
-            hidden_states = self._sublayer(
-                self.pre_cross_attn_layernorm,
-                self.cross_attention,
-                self.cross_attn_bda,
-                hidden_states,
-                attention_mask=context_mask,
-                key_value_states=context,
-                inference_context=inference_context,
-            )
         hidden_states = self._sublayer(self.pre_mlp_layernorm, self.mlp, self.mlp_bda, hidden_states)
         output = make_viewless_tensor(inp=hidden_states, requires_grad=hidden_states.requires_grad, keep_graph=True)
         return output, context

@@ -22,8 +22,6 @@ _MODEL_ROLES = {
 }
 _LAYER_ROLES = {
     "self_attention.linear_proj.weight": WeightRole.ATTENTION_OUTPUT,
-    "cross_attention.linear_q.weight": WeightRole.CROSS_QUERY,
-    "cross_attention.linear_proj.weight": WeightRole.CROSS_OUTPUT,
     "mlp.linear_fc1.weight": WeightRole.FFN_UP,
     "mlp.linear_fc2.weight": WeightRole.FFN_DOWN,
 }
@@ -85,7 +83,5 @@ def _layer_rows(config: Any, tail: str, out_features: int) -> tuple[tuple[Weight
         # A query group holds its query heads, then its key, then its value.
         queries = config.num_attention_heads // config.num_query_groups
         return (WeightRole.QUERY, queries * head), (WeightRole.KEY, head), (WeightRole.VALUE, head)
-    if tail == "cross_attention.linear_kv.weight":
-        return (WeightRole.CROSS_KEY, head), (WeightRole.CROSS_VALUE, head)
     role = _LAYER_ROLES.get(tail)
     return None if role is None else ((role, out_features),)

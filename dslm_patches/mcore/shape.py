@@ -5,6 +5,7 @@ from typing import Any
 import torch.nn.functional as F
 from megatron.core.models.bert.bert_model import BertModel
 
+from dslm_patches.mcore.covered import refuse_unknown_model
 from dslm_patches.schemes import ModelShape
 from dslm_patches.theory.embeddings import input_correlation as embedding_correlation
 
@@ -18,7 +19,11 @@ def model_shape(model: Any, *, seq_length: int | None = None, input_correlation:
         model: the model; its TransformerConfig and constructor arguments are read.
         seq_length: tokens a sequence, where the model is built for longer ones.
         input_correlation: token correlation of the summed embeddings; computed from Zipf's law when None.
+
+    Raises:
+        UserError: a model of another kind, by its name.
     """
+    refuse_unknown_model(model)
     config = model.config
     is_bert = isinstance(model, BertModel)
     learned_positions = model.position_embedding_type == "learned_absolute"

@@ -7,8 +7,10 @@ from megatron.core.models.bert import bert_layer_specs
 from megatron.core.models.gpt import gpt_layer_specs
 from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.transformer_layer import TransformerLayer
 
 from dslm_patches.errors import UserError
+from dslm_patches.mcore.covered import refuse_unknown_spec
 from dslm_patches.mcore.post_ln import PostLNTransformerLayer
 from dslm_patches.schemes import NormPlacement
 
@@ -35,19 +37,21 @@ def layer_spec(model: str, transformer_impl: str, norm_placement: NormPlacement)
 
 
 def with_norm_placement(spec: ModuleSpec, norm_placement: NormPlacement) -> ModuleSpec:
-    """A copy of a megatron-core layer spec with its LayerNorms placed "pre" (as they are) or "post".
+    """A copy of a megatron-core layer spec with its LayerNorms placed "pre" (as megatron-core has them) or "post".
 
     Transformer Engine's spec fuses each LayerNorm into the linear after it, where its output cannot be the
     skip; Post-LN takes the two apart.
 
     Raises:
-        UserError: a placement that is neither.
+        UserError: a placement that is neither, or a spec of other layers than dense ones of self-attention and MLP.
     """
+    if norm_placement not in ("pre", "post"):
+        raise UserError(f"unknown norm placement {norm_placement!r}: known are pre, post")
+    refuse_unknown_spec(spec)
     spec = copy.deepcopy(spec)
     if norm_placement == "pre":
+        spec.module = TransformerLayer
         return spec
-    if norm_placement != "post":
-        raise UserError(f"unknown norm placement {norm_placement!r}: known are pre, post")
     layer = spec.submodules
     if layer.input_layernorm is IdentityOp:
         layer.input_layernorm = layer.pre_mlp_layernorm = _unfuse_norms(layer)

@@ -28,8 +28,7 @@ def initialize(args: Namespace) -> Meeting:
             raise UserError(f"torchrun --nproc-per-node: rank {local} of this machine has no GPU, there are {devices}")
         torch.cuda.set_device(local)
     else:
-        # torchrun sets one thread a rank and says so; a lone process may use the cores it finds.
-        os.environ.setdefault("OMP_NUM_THREADS", "1" if args.world_size > 1 else str(os.cpu_count()))
+        limit_threads(args.world_size)
     meeting = Meeting(args)
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group(
@@ -56,14 +55,36 @@ def initialize_model_parallel(args: Namespace) -> None:
     seed_dropout(args.seed)
 
 
+def limit_threads(world_size: int) -> None:
+    """One thread for each of several ranks, as torchrun has it; a lone process keeps the cores that torch found.
+
+    Whoever set the environment that torch reads when it is imported, torchrun or a user, has decided already.
+    """
+    if world_size > 1 and not {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & os.environ.keys():
+        torch.set_num_threads(1)
+
+
 def seed_dropout(seed: int) -> None:
     """Seeds dropout: equal on the tensor-parallel ranks where activations are, different everywhere else.
 
     Weights and data order do not depend on these states, so data-parallel ranks can have masks of their own.
     """
-    offset = 100 * parallel_state.get_pipeline_model_parallel_rank() + 10 * parallel_state.get_data_parallel_rank()
-    torch.manual_seed(seed + offset)
-    tensor_parallel.model_parallel_cuda_manual_seed(seed + offset)
+    place = (
+        parallel_state.get_data_parallel_rank() * parallel_state.get_pipeline_model_parallel_world_size()
+        + parallel_state.get_pipeline_model_parallel_rank()
+    )
+    torch.manual_seed(seed_of_place(seed, place))
+    tensor_parallel.model_parallel_cuda_manual_seed(seed_of_place(seed, place))
+
+
+SEEDS_OF_A_PLACE = 1 << 13
+"""megatron-core derives more seeds from a place's by adding 1024, and 2718 and the tensor-parallel rank. The CPU's
+generator reads 32 bits of a seed: half a million places."""
+
+
+def seed_of_place(seed: int, place: int) -> int:
+    """The seed of a place, which is a pipeline stage of a data-parallel replica, numbered from 0."""
+    return seed + SEEDS_OF_A_PLACE * place
 
 
 def shut_down() -> None:

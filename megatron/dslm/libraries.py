@@ -1,20 +1,54 @@
 """What every entry point does before it imports megatron-core."""
 
 import logging
+import os
+import sys
 import warnings
+
+_NOISE = (
+    # megatron-core tells at each import what is not installed; the summary says which layers run.
+    ".*Apex (is|are) not installed",
+    # A default of megatron-core's own configuration, which nobody here set.
+    "full scope is deprecated",
+    # Calls that megatron-core makes of torch: collectives, and reading a checkpoint.
+    r".torch\.distributed\.\w+. is deprecated",
+    ".load_state_dict. is deprecated and will be removed",
+    "Please use DTensor instead and we are deprecating ShardedTensor",
+)
+"""Beginnings of warnings, as regular expressions, that say nothing of a run."""
+_NOISE_WITHOUT_GPU = (".*environment variable CUDA_DEVICE_MAX_CONNECTIONS",)
 
 
 def prepare_libraries() -> None:
     """Call it before megatron-core is imported.
 
-    Keeps the libraries' notes about what is not installed out of the output, and without a GPU has megatron-core find
-    neither Transformer Engine nor Apex.
+    Without a GPU megatron-core finds neither Transformer Engine nor Apex. What Python warns of and megatron-core logs
+    is shown once, by the first rank, but for what is known to say nothing; errors are shown by all ranks.
     """
-    for message in (".*Apex (is|are) not installed.*", ".*Transformer Engine and Apex are not installed.*"):
+    heard = _Once(logging.WARNING if os.environ.get("RANK", "0") == "0" else logging.ERROR)
+    for logger in (logging.getLogger("py.warnings"), logging.getLogger("megatron.core")):
+        logger.handlers, logger.propagate = [heard], False
+    logging.captureWarnings(True)
+    for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
-    warnings.filterwarnings(
-        "ignore", category=FutureWarning, message=".*is deprecated. Please use .torch.distributed.*"
-    )
-    warnings.filterwarnings("ignore", module=r"(megatron\.core|torch\.distributed\.checkpoint).*")
-    logging.getLogger("megatron.core").setLevel(logging.ERROR)
+    import torch
+
     import dslm_patches.cpu  # noqa: F401  # which hides them
+
+    if not torch.cuda.is_available():
+        for message in _NOISE_WITHOUT_GPU:
+            warnings.filterwarnings("ignore", message=message)
+
+
+class _Once(logging.Handler):
+    """Writes a message to stderr the first time; Python's own memory of warnings is lost whenever filters change."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._seen: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = self.format(record).rstrip()
+        if message not in self._seen:
+            self._seen.add(message)
+            print(message, file=sys.stderr, flush=True)

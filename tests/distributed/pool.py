@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -185,7 +186,8 @@ class RankPool:
 def _cpu_only_environment() -> Iterator[None]:
     """Environment that a rank starts with: no GPU, and gloo on the loopback interface."""
     saved = dict(os.environ)
-    os.environ.update(CUDA_VISIBLE_DEVICES="", GLOO_SOCKET_IFNAME="lo", OMP_NUM_THREADS="1")
+    loopback = "lo0" if sys.platform == "darwin" else "lo"
+    os.environ.update(CUDA_VISIBLE_DEVICES="", GLOO_SOCKET_IFNAME=loopback, OMP_NUM_THREADS="1")
     try:
         yield
     finally:

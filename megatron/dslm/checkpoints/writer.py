@@ -8,11 +8,12 @@ import os
 import pickle
 import queue
 import shutil
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from megatron.core.dist_checkpointing.strategies import filesystem_async
@@ -28,15 +29,14 @@ FILES_PER_RANK = 2
 
 
 class Results:
-    """Carries a writer's outcome to the rank, by shared memory: a pipe would fill and block a forked writer.
+    """Carries a writer's outcome to the rank, by a file that both hold: a pipe would fill and block a forked writer.
 
     Attributes:
         digests: size and SHA-256 by file name, once `get_nowait` was called.
     """
 
     def __init__(self) -> None:
-        # In memory, so that a full disk does not keep a writer from telling of it.
-        self._file = os.fdopen(os.memfd_create("results"), "w+b")
+        self._file = _shared_file()
         self.digests: dict[str, dict[str, Any]] = {}
 
     def put(self, outcome: Any, digests: dict[str, dict[str, Any]]) -> None:
@@ -56,6 +56,12 @@ class Results:
         except (EOFError, pickle.UnpicklingError):
             raise queue.Empty from None
         return outcome
+
+
+def _shared_file() -> IO[bytes]:
+    if hasattr(os, "memfd_create"):  # Linux: a full disk does not keep a writer from telling of it
+        return os.fdopen(os.memfd_create("results"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 class Writer(TorchDistSaveShardedStrategy):
