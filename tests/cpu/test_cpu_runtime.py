@@ -83,6 +83,7 @@ OUT_OF_REACH = {
     "megatron.core.nccl_allocator": "NCCL's memory",
     "megatron.core.optimizer.optimizer_cuda_graph": "CUDA graphs",
     "megatron.core.pipeline_parallel.fine_grained_activation_offload": "moves activations off the GPU",
+    "megatron.core.ssm": "state-space layers are not among the models here",
     "megatron.core.tensor_parallel.inference_layers": "generates, does not train",
     "megatron.core.tensor_parallel.layers:": "names CUDA's autocast when imported, which is never on here",
     "megatron.core.tensor_parallel.random:CudaRNGStatesTracker.__init__": "asked for by CUDA graphs",
