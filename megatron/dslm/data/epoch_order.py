@@ -1,6 +1,7 @@
 """In which order a data set is gone through: epoch after epoch, each whole, however long the run is."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,12 +35,11 @@ def later_epochs_shuffled(size: int, seed: int) -> EpochOrder:
 
     numpy's RandomState, whose numbers stay the same over numpy's versions (NEP 19).
     """
-    kind = np.uint32 if size <= 1 << 32 else np.int64
+    return EpochOrder(size, partial(_shuffled_later, size, seed))
 
-    def shuffle(epoch: int) -> NDArray[np.integer]:
-        places: NDArray[np.integer] = np.arange(size).astype(kind)
-        if epoch:
-            np.random.RandomState([seed, epoch]).shuffle(places)
-        return places
 
-    return EpochOrder(size, shuffle)
+def _shuffled_later(size: int, seed: int, epoch: int) -> NDArray[np.integer]:
+    places: NDArray[np.integer] = np.arange(size).astype(np.uint32 if size <= 1 << 32 else np.int64)
+    if epoch:
+        np.random.RandomState([seed, epoch]).shuffle(places)
+    return places
