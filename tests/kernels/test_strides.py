@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dslm_patches.kernels import cross_entropy, dropout, dropout_attention, linear, residual_add
+from tests.distributed.pool import RankPool
 
 Operation = Callable[..., Tensor]
 TARGET = torch.arange(12).view(4, 3).t() % 10
@@ -93,3 +94,8 @@ def test_attention_without_queries_keys_or_samples(s: int, sk: int, b: int, mask
     assert not output.any(), "a sum over no keys"
     for gradient in torch.autograd.grad(output.sum(), [query, key, value]):
         assert not gradient.any()
+
+
+@pytest.mark.parametrize("rows", [0, 15])
+def test_cross_entropy_over_ranks(ranks: RankPool, rows: int) -> None:
+    assert max(ranks.run(2, "tests.kernels.kernel_workers:sharded_cross_entropy", rows=rows)) < 1e-5
