@@ -63,7 +63,8 @@ class Attention:
         dropout: probability p of dropping an attention weight.
 
     Raises:
-        ValueError: a dropout outside [0, 1), no token, or (from the maps) a correlation that L tokens cannot have.
+        ValueError: a dropout outside [0, 1), sizes that make no head or no token, or (from the maps) an input without
+            variance or a correlation that L tokens cannot have.
     """
 
     hidden_size: int
@@ -80,6 +81,11 @@ class Attention:
         check_dropout(self.dropout)
         if self.seq_length < 1:
             raise ValueError(f"a sequence has at least one token, not {self.seq_length}")
+        if min(self.hidden_size, self.num_heads) < 1 or self.attention_size < 1 or self.attention_size % self.num_heads:
+            raise ValueError(
+                f"heads of equal width, at least one feature each, are needed: not {self.num_heads} heads over "
+                f"{self.attention_size} of {self.hidden_size} features"
+            )
 
     @property
     def _mask(self) -> Mask:
@@ -96,11 +102,13 @@ class Attention:
 
     def _input(self, x: Moments) -> tuple[float, Value, float]:
         """Second moment s of the input, token correlations of its second moments and their variance over pairs."""
+        if np.ndim(x.covariance) == 0:
+            check_correlation(x.correlation, self.seq_length)
         x = self._mask.positions(x)
         s = float(np.mean(x.variance)) + x.mean**2
+        if not s > 0.0:
+            raise ValueError("attention: its input has no variance")
         r = (x.covariance + x.mean**2) / s
-        if np.ndim(r) == 0:
-            check_correlation(float(r), self.seq_length)
         return s, r, x.pair_scatter / s**2
 
     def _weights(self, kappa: float, r: Value, pair_scatter: float) -> _Weights:
@@ -146,6 +154,8 @@ class Attention:
         if head_size < SMALLEST_HEAD:
             warn_outside(f"attention: heads of {head_size} features; the gradient was checked from {SMALLEST_HEAD} up")
         mask = self._mask
+        if np.ndim(g.covariance) == 0:
+            check_correlation(g.correlation, self.seq_length)
         g = mask.positions(g)
         s, r, scatter = self._input(x)
         kappa = self._logit_scale(s)

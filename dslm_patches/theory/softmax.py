@@ -104,6 +104,10 @@ class Softmax:
 
     length: int
 
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ValueError(f"a softmax is over at least one logit, not {self.length}")
+
     def _spread(self, x: Moments) -> float:
         variance = (1.0 - x.correlation) * x.mean_variance
         if variance > LARGEST_LOGIT_VARIANCE:
