@@ -33,13 +33,15 @@ def dropout_attention(
 
 def _rows(x: Tensor) -> Tensor:
     """[s, b, heads, hn] as [b * heads, s, hn]; made contiguous by who transposes it, for oneDNN's sake."""
-    return x.reshape(x.size(0), -1, x.size(-1)).transpose(0, 1)
+    return x.flatten(1, 2).transpose(0, 1)
 
 
 def _blocks(weights: Tensor, heads: int) -> Iterator[tuple[int, int]]:
     """Ranges of b * heads, the first dimension, that hold whole samples, or a part of one."""
-    rows = weights.size(0)
-    step = max(1, _BLOCK_BYTES // (weights[0].numel() * weights.element_size()))
+    rows, each = weights.size(0), weights.size(1) * weights.size(2)
+    if not rows:
+        return
+    step = max(1, _BLOCK_BYTES // max(1, each * weights.element_size()))
     step = step // heads * heads if step >= heads else max(n for n in range(1, step + 1) if heads % n == 0)
     for start in range(0, rows, step):
         yield start, min(start + step, rows)
@@ -49,7 +51,7 @@ def _by_sample(block: Tensor, mask: Tensor, start: int, heads: int, change: Call
     """Changes a block in place by a mask of its samples, for all heads alike."""
     first, samples = start // heads, max(1, block.size(0) // heads)
     part = mask if mask.size(0) == 1 else mask[first : first + samples]
-    change(block.view(samples, -1, *block.shape[1:]), part.unsqueeze(1))
+    change(block.unflatten(0, (samples, -1)), part.unsqueeze(1))
 
 
 class _DropoutAttention(torch.autograd.Function):

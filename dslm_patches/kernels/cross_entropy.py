@@ -19,7 +19,8 @@ def cross_entropy(logits: Tensor, target: Tensor, group: Any = None) -> Tensor:
         target: [...], ids of the whole vocabulary.
         group: tensor-parallel ranks, each with v consecutive ids, in their order.
     """
-    rows = logits.reshape(-1, logits.size(-1))
+    # Contiguous, as elements that share memory (an expanded tensor's) cannot be written over.
+    rows = logits.reshape(-1, logits.size(-1)).contiguous()
     return _CrossEntropy.apply(rows, target.reshape(-1), group).view(target.shape)
 
 
@@ -48,7 +49,9 @@ class _CrossEntropy(torch.autograd.Function):
                 torch.gather(torch.log_softmax(logits, 1, out=logits), 1, local[block], out=log_shares[block])
             # where a target is no id (an unlabelled position's -1), a finite number that the loss mask takes out
             return torch.where(here, 0.0, rows.gather(1, local).float()).sub_(log_shares).squeeze(1)
-        own_sums = torch.cat([torch.logsumexp(logits, 1, keepdim=True) for _, logits in _blocks(rows)])
+        own_sums = torch.empty(rows.size(0), 1)
+        for block, logits in _blocks(rows):
+            torch.logsumexp(logits, 1, keepdim=True, out=own_sums[block])
         most = own_sums.clone()
         dist.all_reduce(most, op=dist.ReduceOp.MAX, group=group)
         both = torch.stack([(own_sums - most).exp(), rows.gather(1, local).float() * ctx.here])

@@ -46,6 +46,6 @@ class _ResidualAdd(torch.autograd.Function):
             of_x = gradient * ctx.branch
         else:
             of_x = ctx.mask.write(torch.empty(gradient.shape, dtype=gradient.dtype)).mul_(gradient).mul_(ctx.branch)
-        of_bias = of_x.view(-1, of_x.size(-1)).sum(0) if ctx.needs_input_grad[1] else None
+        of_bias = of_x.reshape(-1, of_x.size(-1)).sum(0) if ctx.needs_input_grad[1] else None
         of_residual = gradient * ctx.skip if ctx.skip != 1 else gradient
         return of_x, of_bias, of_residual, None, None, None

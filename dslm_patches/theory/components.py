@@ -19,7 +19,8 @@ from dslm_patches.theory.activations import (
     slope_product_moment,
     slope_second_moment,
 )
-from dslm_patches.theory.moments import Moments, check_dropout
+from dslm_patches.theory.gaussian_norm import gradient_gains, output_correlation
+from dslm_patches.theory.moments import Moments, Value, check_dropout
 
 
 class Component(Protocol):
@@ -133,37 +134,51 @@ class LayerNorm:
         hidden_size: features, for the terms of order 1/d of Gaussian features (derived; see docs/theory.md); None
             leaves them out, as is right in a stack, where a token's norm does not scatter like a Gaussian's.
         epsilon: added to the variance under the root.
+
+    Raises:
+        ValueError: fewer than two features (RMSNorm: one); from the maps, an input that cannot be scaled; from
+            `backward`, exactly three features (RMSNorm: two), for which the gradient's variance is infinite.
     """
 
     hidden_size: int | None = None
     epsilon: float = 0.0
     centred: bool = True
 
+    def __post_init__(self) -> None:
+        if self.hidden_size is not None and self._freedom < 1:
+            raise ValueError(f"a norm of {self.hidden_size} features leaves nothing but zeros: it needs more")
+
+    @property
+    def _freedom(self) -> int:
+        """Degrees of freedom of a token's sample variance."""
+        assert self.hidden_size is not None
+        return self.hidden_size - int(self.centred)
+
+    def _mean_square(self, x: Moments) -> float:
+        return 0.0 if self.centred else x.mean**2
+
+    def _scale(self, x: Moments) -> Value:
+        scale = x.variance + self._mean_square(x) + self.epsilon
+        if not np.all(scale > 0.0):
+            raise ValueError("a norm cannot scale a signal of variance 0 without an epsilon")
+        return scale
+
     def forward(self, x: Moments) -> Moments:
-        mean_square = 0.0 if self.centred else x.mean**2
-        scale = x.variance + mean_square + self.epsilon
+        mean_square, scale = self._mean_square(x), self._scale(x)
         variance = (x.variance + mean_square) / scale
         scatter = x.pair_scatter / float(np.mean(scale)) ** 2
         if self.hidden_size is None or np.ndim(x.covariance):
             pair = scale if np.ndim(scale) == 0 else np.sqrt(np.multiply.outer(scale, scale))
             return Moments(variance, (x.covariance + mean_square) / pair, pair_scatter=scatter)
-        n = self.hidden_size - int(self.centred)
-        r = x.correlation
-        shrink = _gamma_ratio(n + 1, n) ** 2 * 2.0 / n * hypergeometric(0.5, 0.5, n / 2 + 1, r**2)
-        return Moments(variance, variance * r * shrink, pair_scatter=scatter)
+        return Moments(variance, variance * output_correlation(self._freedom, x.correlation), pair_scatter=scatter)
 
     def backward(self, x: Moments, g: Moments) -> Moments:
-        scale = x.variance + self.epsilon + (0.0 if self.centred else x.mean**2)
+        scale = self._scale(x)
         if self.hidden_size is None or np.ndim(x.covariance):
             pair = scale if np.ndim(scale) == 0 else np.sqrt(np.multiply.outer(scale, scale))
             return Moments(g.variance / scale, g.covariance / pair)
-        d, n, r2 = self.hidden_size, self.hidden_size - int(self.centred), x.correlation**2
-        inverse_pair = d / 2.0 * _gamma_ratio(n - 1, n) ** 2 * hypergeometric(0.5, 0.5, n / 2, r2)
-        overlap = 1.0 - (n - 1) / n * (1.0 - r2) * hypergeometric(1.0, 1.0, n / 2 + 1, r2)
-        return Moments(
-            g.variance / scale * (n - 1) / (n - 2),
-            g.covariance / scale * inverse_pair * (n - 2 + overlap) / d,
-        )
+        own, pair = gradient_gains(self._freedom, x.correlation)
+        return Moments(g.variance / scale * own, g.covariance / scale * pair)
 
     def feature_covariance(self) -> float:
         """Covariance of two different features of one token's output, -1/(d-1)."""
@@ -221,19 +236,3 @@ def _one_variance(x: Moments) -> float:
     if np.ndim(x.variance) and np.ptp(x.variance) > 0.05 * np.max(x.variance):
         raise ValueError("an activation's formula needs one variance at all positions: put a norm before it")
     return x.mean_variance
-
-
-def _gamma_ratio(a: float, b: float) -> float:
-    """Gamma(a/2) / Gamma(b/2)."""
-    return math.exp(math.lgamma(a / 2.0) - math.lgamma(b / 2.0))
-
-
-def hypergeometric(a: float, b: float, c: float, x: float) -> float:
-    """2F1(a, b; c; x) for 0 <= x <= 1 and c far above a + b, by its series."""
-    term = total = 1.0
-    for k in range(200):
-        term *= (a + k) * (b + k) / ((c + k) * (k + 1)) * x
-        total += term
-        if abs(term) < 1e-15 * abs(total):
-            break
-    return total

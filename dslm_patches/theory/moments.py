@@ -106,7 +106,8 @@ class Moments:
 def check_correlation(correlation: float, seq_length: int) -> None:
     """Raises ValueError where `seq_length` tokens cannot all have this correlation with each other."""
     lowest = -1.0 / (seq_length - 1) if seq_length > 1 else -1.0
-    if not lowest <= correlation <= 1.0:
+    rounding = 1e-9
+    if not lowest - rounding <= correlation <= 1.0 + rounding:
         raise ValueError(
             f"{seq_length} tokens cannot have a correlation of {correlation:g}: it must lie in [{lowest:.4g}, 1]"
         )

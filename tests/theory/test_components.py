@@ -162,6 +162,37 @@ def test_layer_norm_of_a_wide_signal_is_the_published_form() -> None:
     assert wide.backward(x, g).mean_covariance == pytest.approx(0.075, rel=1e-5)
 
 
+@pytest.mark.parametrize(("d", "r"), [(12, 0.9), (8, 0.9), (2, 0.6)])
+def test_layer_norm_of_few_features_against_simulation(d: int, r: float) -> None:
+    draw = torch.Generator().manual_seed(2)
+    rows = []
+    for _ in range(40):
+        shared, own = (torch.randn(2, 40_000, n, d, dtype=torch.float64, generator=draw) for n in (1, 2))
+        x, g = (math.sqrt(c) * shared[i] + math.sqrt(1 - c) * own[i] for i, c in enumerate((r, 0.5)))
+        y = torch.nn.functional.layer_norm(x.requires_grad_(), (d,), eps=0.0)
+        rows.append((measured(y)[1], *measured(torch.autograd.grad(y, x, g)[0])))
+    norm, inputs = LayerNorm(d), Moments.correlated(1.0, r)
+    back = norm.backward(inputs, Moments.correlated(1.0, 0.5))
+    expected = np.array([norm.forward(inputs).mean_covariance, back.mean_variance, back.mean_covariance])
+    errors = np.std(rows, axis=0, ddof=1) / math.sqrt(len(rows)) + 1e-9
+    assert (np.abs(np.mean(rows, axis=0) - expected) < 4.5 * errors).all()
+    assert d == 2 or (errors < 1.5e-3).all()
+
+
+@pytest.mark.parametrize("d", [4, 5, 64, 10**6])
+def test_layer_norm_of_equal_tokens_gives_equal_gradients(d: int) -> None:
+    x, g = Moments.correlated(1.0, 1.0), Moments.correlated(1.0, 1.0)
+    assert LayerNorm(d).forward(x).mean_covariance == pytest.approx(1.0)
+    back = LayerNorm(d).backward(x, g)
+    assert back.mean_covariance == pytest.approx(back.mean_variance, rel=1e-8)
+    assert back.mean_variance == pytest.approx((d - 2) / (d - 3))
+
+
+def test_a_norm_that_leaves_signs_has_no_gradient() -> None:
+    for norm in (LayerNorm(2), LayerNorm(1, centred=False)):
+        assert norm.backward(Moments.correlated(1.0, 0.3), Moments(1.0)) == Moments(0.0)
+
+
 def test_pairs_of_bert_scatter_by_segments_and_words() -> None:
     assert pair_scatter(0.2268, 3) == pytest.approx((0.0137 * (1 - 0.0137) + 0.2) / 9, rel=1e-2)
     assert pair_scatter(0.0, 1) == 0.0
@@ -186,7 +217,16 @@ def test_moments_keep_their_means_over_positions() -> None:
         (lambda: Dropout(1.0), "dropout"),
         (lambda: Activation("tanh").forward(Moments(1.0)), "tanh"),
         (lambda: Attention(8, 8, 1, 1.0, 1.0, 1.0, 4).forward(Moments(1.0, -0.5)), "4 tokens"),
+        (lambda: Attention(8, 8, 1, 1.0, 1.0, 1.0, 4, causal=True).forward(Moments(1.0, -0.5)), "4 tokens"),
+        (lambda: Attention(8, 8, 1, 0.1, 0.1, 1.0, 4).backward(Moments(1.0), Moments(1.0, -0.5)), "4 tokens"),
+        (lambda: Attention(8, 8, 1, 1.0, 1.0, 1.0, 4).forward(Moments(0.0)), "no variance"),
         (lambda: Attention(8, 8, 1, 1.0, 1.0, 1.0, 0), "at least one token"),
+        (lambda: Attention(8, 8, 3, 1.0, 1.0, 1.0, 4), "3 heads over 8"),
+        (lambda: Softmax(0), "at least one logit"),
+        (lambda: LayerNorm(1), "1 features"),
+        (lambda: LayerNorm(3).backward(Moments(1.0), Moments(1.0)), "infinite"),
+        (lambda: LayerNorm(2, centred=False).backward(Moments(1.0), Moments(1.0)), "infinite"),
+        (lambda: LayerNorm(8).forward(Moments(0.0)), "epsilon"),
         (lambda: Attention(64, 64, 1, 1.0, 1.0, 1.0, 16).forward(Moments(1.0)), "beyond the theory"),
         (lambda: Activation("relu").forward(Moments(np.array([1.0, 2.0]), np.eye(2))), "one variance"),
     ],
