@@ -11,6 +11,12 @@ from tests.corpus import prepare
 from tests.distributed.pool import RankPool
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: processes that share the files then end at about the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def ranks() -> Iterator[RankPool]:
     """The pool of gloo ranks of this session; its processes start at the first call of `ranks.run`."""

@@ -1,6 +1,9 @@
 """The real text the tests train on: the demo's slice of English Wikipedia, prepared by the demo's own script."""
 
+import fcntl
+import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -8,8 +11,10 @@ FOLDER = ROOT / "data" / "wikipedia"
 
 
 def prepare() -> None:
-    """Downloads and preprocesses what is not there yet."""
-    subprocess.run(["bash", str(ROOT / "scripts" / "prepare_demo_data.sh")], check=True)
+    """Downloads and preprocesses what is not there yet, while other processes of the tests wait."""
+    with open(Path(tempfile.gettempdir()) / f"dslm-corpus-{os.getuid()}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(["bash", str(ROOT / "scripts" / "prepare_demo_data.sh")], check=True)
 
 
 def data_flags(model: str) -> list[str]:

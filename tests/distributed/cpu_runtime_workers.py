@@ -119,7 +119,7 @@ def patched_places() -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
     files = {
         name: str(module.__file__)
         for name, module in sorted(sys.modules.items())
-        if name.startswith("megatron.core") and getattr(module, "__file__", None)
+        if name.startswith("megatron.core") and str(getattr(module, "__file__", None)).endswith(".py")
     }
     return installed_patches(), files
 

@@ -57,6 +57,7 @@ def losses_of(results: list[Any]) -> list[float]:
     return reported[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gpt", "bert"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_training_is_the_same_in_every_layout(
@@ -118,6 +119,7 @@ def test_fork_does_not_warn_of_the_cpu_generator(ranks: RankPool) -> None:
     assert ranks.run(1, f"{WORKERS}:rng_fork_warnings", layout={}) == [(0, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gpt", "bert"])
 def test_checkpoint_moves_from_tensor_to_pipeline(
     kind: str, ranks: RankPool, weights: dict[str, str], tmp_path: Path

@@ -10,8 +10,6 @@ import pytest
 from tests.corpus import data_flags
 from tests.distributed.pool import RankPool
 
-pytestmark = pytest.mark.slow
-
 WORKER = "tests.distributed.trainer_workers:forward_variances"
 BERT = ["--num-layers", "192", "--hidden-size", "256", "--num-attention-heads", "4", "--seq-length", "128"]
 GPT = ["--num-layers", "48", "--hidden-size", "256", "--num-attention-heads", "4", "--seq-length", "128"]
@@ -27,6 +25,7 @@ def variances(ranks: RankPool, model: str, flags: list[str]) -> np.ndarray:
     return np.array(measured)
 
 
+@pytest.mark.slow
 def test_dslm_bert_of_192_layers_keeps_unit_variance(ranks: RankPool, corpus: None) -> None:
     measured = variances(ranks, "bert", [*BERT, "--dslm"])
     assert measured.shape == (192,)
@@ -34,6 +33,7 @@ def test_dslm_bert_of_192_layers_keeps_unit_variance(ranks: RankPool, corpus: No
     assert measured.max() < 1.1, measured
 
 
+@pytest.mark.slow
 def test_dslm_relu_bert_of_192_layers_keeps_unit_variance_over_draws(ranks: RankPool, corpus: None) -> None:
     flags = [*BERT, "--dslm", "--activation", "relu"]
     draws = np.stack([variances(ranks, "bert", [*flags, "--seed", str(seed)]) for seed in (1, 2, 3, 1234)])
@@ -44,6 +44,7 @@ def test_dslm_relu_bert_of_192_layers_keeps_unit_variance_over_draws(ranks: Rank
     assert draws.max() < 1.2
 
 
+@pytest.mark.slow
 def test_xavier_bert_of_192_layers_does_not(ranks: RankPool, corpus: None) -> None:
     measured = variances(ranks, "bert", [*BERT, "--depth-scheme", "xavier", "--activation", "relu"])
     assert measured[-1] > 100

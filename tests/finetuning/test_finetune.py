@@ -50,6 +50,7 @@ def pretrained(ranks: RankPool, corpus: None, tmp_path_factory: pytest.TempPathF
     return str(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["QQP", "RACE"])
 def test_every_layout_gives_the_same_losses(ranks: RankPool, pretrained: str, tmp_path: Path, task: str) -> None:
     if task == "QQP":
@@ -103,7 +104,7 @@ def test_a_longer_run_keeps_its_course_and_another_is_refused(ranks: RankPool, p
     for flags, named in (
         (["--lr-decay-iters", "10"], ["--lr-decay-iters 10 (saved: 5)", "--override-opt-param-scheduler"]),
         (["--global-batch-size", "4"], ["--global-batch-size 4 (saved: 8)", "--override-settings global-batch-size"]),
-        (["--train-data", train, train], ["--train-data", "other content", "--override-settings train-data"]),
+        (["--train-data", train, train], ["--train-data", "(saved: ", "--override-settings train-data"]),
         (["--override-settings", "global-batch-size"], ["--override-settings global-batch-size", "epochs"]),
     ):
         code, output = ranks.run(1, WORKER, process_group=False, argv=[*longer, *flags])[-1]
@@ -119,6 +120,7 @@ def test_a_longer_run_keeps_its_course_and_another_is_refused(ranks: RankPool, p
     assert "lr 0.000e+00" not in output.split("iteration  6/10")[1].split("iteration  7/10")[0]
 
 
+@pytest.mark.slow
 def test_a_head_of_another_task_is_drawn_anew(ranks: RankPool, pretrained: str, tmp_path: Path) -> None:
     train = write_qqp(tmp_path / "train.tsv", 40)
     first = ["--task", "QQP", "--pretrained-checkpoint", pretrained, *SMALL, "--train-data", train, "--epochs", "1"]
@@ -166,6 +168,7 @@ def test_what_a_run_leaves(ranks: RankPool, pretrained: str, tmp_path: Path) -> 
     assert evaluated["dev_matched"] == pytest.approx(metrics["best"]["dev_matched"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_it_learns_what_is_there_to_learn(ranks: RankPool, corpus: None, tmp_path: Path) -> None:
     train, valid = tmp_path / "train.tsv", tmp_path / "dev.tsv"
     words = [("a fine film", 1), ("a dull film", 0), ("what a fine day", 1), ("how dull it was", 0)]
@@ -176,6 +179,7 @@ def test_it_learns_what_is_there_to_learn(ranks: RankPool, corpus: None, tmp_pat
     assert json.loads((tmp_path / "metrics.json").read_text())["best"]["dev"]["accuracy"] == 1.0
 
 
+@pytest.mark.slow
 def test_a_score_is_learned_too(ranks: RankPool, corpus: None, tmp_path: Path) -> None:
     path = tmp_path / "dev.tsv"
     rows = [("one two", "one two", 5.0), ("one two", "cat dog", 0.0), ("one two", "one cat", 2.5)] * 12

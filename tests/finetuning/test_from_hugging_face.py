@@ -22,6 +22,7 @@ def stock(corpus: None, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_stock_bert_fine_tunes_in_every_layout(ranks: RankPool, stock: Path, tmp_path: Path) -> None:
     train = write_qqp(tmp_path / "train.tsv", 40)
     # The folder has the vocabulary.

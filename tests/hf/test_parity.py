@@ -19,6 +19,7 @@ from dslm_patches.hf import (
 from megatron.dslm.data.tokenizer import build_tokenizer
 from tests.corpus import FOLDER, data_flags
 from tests.distributed.pool import RankPool
+from tests.marks import slow_but
 
 pytestmark = pytest.mark.usefixtures("corpus")
 WORKERS = "tests.hf.hf_workers"
@@ -76,7 +77,7 @@ def batch(model: str, texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
     return ids, mask, (torch.arange(LENGTH) >= LENGTH // 3).long() * mask
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", slow_but(["bert-pre-dslm", "bert-modern", "gpt-modern"], CASES))
 def test_logits_and_round_trip(case: str, ranks: RankPool, tmp_path: Path, texts: list[str]) -> None:
     model, flags = CASES[case]
     argv = [*FLAGS, *flags, *data_flags(model), *LAYOUT]
@@ -109,6 +110,7 @@ def test_logits_and_round_trip(case: str, ranks: RankPool, tmp_path: Path, texts
     assert loaded == [[]] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "flags"), [("MNLI", []), ("RACE", ["--bert-no-binary-head", "--dslm"])])
 def test_fine_tuned_models(task: str, flags: list[str], ranks: RankPool, tmp_path: Path, texts: list[str]) -> None:
     argv = [*FLAGS, *flags, *data_flags("bert"), "--tensor-model-parallel-size", "2"]

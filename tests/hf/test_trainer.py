@@ -64,6 +64,7 @@ def train(model: Any, data: list[dict[str, Any]], folder: Path, **parts: Any) ->
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
+@pytest.mark.slow
 def test_masked_lm_learns(config: DslmBertConfig, tokenizer: Any, sentences: list[str], tmp_path: Path) -> None:
     data = [tokenizer(one, truncation=True, max_length=LENGTH) for one in sentences]
     torch.manual_seed(0)
@@ -76,6 +77,7 @@ def test_masked_lm_learns(config: DslmBertConfig, tokenizer: Any, sentences: lis
     assert torch.equal(saved.bert.final_layernorm.weight, model.bert.final_layernorm.weight)
 
 
+@pytest.mark.slow
 def test_classification_learns(config: DslmBertConfig, tokenizer: Any, sentences: list[str], tmp_path: Path) -> None:
     """Whether the sentence's words stand in their order."""
     data = []

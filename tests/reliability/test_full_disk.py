@@ -48,6 +48,7 @@ def straight(corpus: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", [[], ["--async-save"]])
 def test_a_full_disk_costs_the_save_alone(straight: Path, tmp_path: Path, extra: list[str]) -> None:
     disk, run = tmp_path / "disk", tmp_path / "run"

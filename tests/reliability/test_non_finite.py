@@ -39,6 +39,7 @@ def test_a_bad_step_changes_nothing_on_any_rank(
         assert one["rate"][0] == one["rate"][1] > one["rate"][2], "the schedule waits"
 
 
+@pytest.mark.slow
 def test_a_run_skips_counts_and_goes_on(ranks: RankPool, corpus: None, tmp_path: Path) -> None:
     places = ["--save", f"{tmp_path}/save", "--load", f"{tmp_path}/save", "--tensorboard-dir", f"{tmp_path}/board"]
     argv = command("--global-batch-size", "4", "--on-non-finite", "skip", *places, *TP2, "--trace-interval", "5")

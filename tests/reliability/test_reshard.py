@@ -11,6 +11,7 @@ ONE, TP, PP, DP = (1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2)
 TP_PP, TP_DP, PP_DP = (2, 2, 1), (2, 1, 2), (1, 2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "targets"), [(TP_PP, [DP, TP_DP, ONE]), (PP_DP, [TP_PP, TP]), (TP_DP, [PP_DP, PP]), (ONE, [TP_DP])]
 )

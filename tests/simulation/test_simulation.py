@@ -81,6 +81,7 @@ def test_z_of_an_exact_formula_is_standard_normal_and_of_a_wrong_one_is_not(comp
         assert abs(bad.mean()) > 4.0 / np.sqrt(SEEDS), f"{component} {quantity}: a factor of 1.02 is not seen"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("component", ["relu", "gelu", "layernorm", "dropout", "softmax"])
 def test_errors_over_the_published_grid_are_within_the_published_ones(component: str) -> None:
     (result,) = simulate([component], "full", Settings(effort=0.3))  # a third of what `dslm simulate` draws

@@ -133,6 +133,7 @@ def test_only_sentences_for_bert_are_cut(
     assert [list(map(len, one)) for one in documents_of(tmp_path / "whole_text_document")] == [[600]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("texts", "code", "told"),
     [

@@ -65,6 +65,7 @@ def check_same_weights(found: dict[str, Any], expected: dict[str, Any], told: st
             assert np.allclose(a, b, rtol=tolerance, atol=1e-12, equal_nan=True), f"{told}: {name} {quantity}: {a} {b}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["bert", "gpt"])
 @pytest.mark.parametrize("placement", ["pre", "post"])
 def test_every_layout_measures_the_same(ranks: RankPool, corpus: None, model: str, placement: str) -> None:

@@ -13,6 +13,7 @@ SHAPE = ["--num-layers", "4", "--hidden-size", "64", "--num-attention-heads", "4
 TRAINING = ["--micro-batch-size", "8", "--train-iters", str(STEPS), "--lr", "3e-3", "--lr-warmup-iters", "20"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["bert", "gpt"])
 def test_the_loss_is_fp32s_within_a_hundredth(ranks: RankPool, corpus: None, model: str) -> None:
     argv = [*SHAPE, *TRAINING, *data_flags(model)]

@@ -16,6 +16,7 @@ SHAPE = ["--num-layers", "7", "--hidden-size", "32", "--num-attention-heads", "4
 STEP = ["--micro-batch-size", "2", "--train-iters", "1", "--lr", "1e-3", "--eval-iters", "0"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep_every", [1, 3])
 @pytest.mark.parametrize(
     ("model", "flags"),

@@ -32,9 +32,9 @@ def run(ranks: RankPool, world_size: int, argv: list[str], model: str = "bert") 
     ("model", "world_size", "layout"),
     [
         ("bert", 2, TP2),
-        ("bert", 1, ["--bf16"]),
+        pytest.param("bert", 1, ["--bf16"], marks=pytest.mark.slow),
         ("gpt", 2, ["--use-distributed-optimizer", "--overlap-grad-reduce", "--overlap-param-gather"]),
-        ("gpt", 2, [*PP2, "--num-layers-per-virtual-pipeline-stage", "1"]),
+        pytest.param("gpt", 2, [*PP2, "--num-layers-per-virtual-pipeline-stage", "1"], marks=pytest.mark.slow),
     ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
@@ -57,7 +57,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     assert "done already" in output
 
 
-@pytest.mark.parametrize("model", ["bert", "gpt"])
+@pytest.mark.parametrize("model", ["bert", pytest.param("gpt", marks=pytest.mark.slow)])
 def test_a_checkpoint_loads_in_every_layout(ranks: RankPool, corpus: None, tmp_path: Path, model: str) -> None:
     first = command(model, tmp_path, *NO_DROPOUT, *TP2, "--exit-interval", "3", "--use-distributed-optimizer")
     assert run(ranks, 2, first, model)[0] == 0

@@ -58,6 +58,7 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_tensorboards_page_shows_curves_and_the_depth_figure(traced: Path, tmp_path: Path) -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
@@ -113,6 +114,7 @@ def open_page(chromium: str, port: int, profile: Path) -> str:
     return page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("world_size", "layout"), [(1, []), (2, PP2), (2, TP2)])
 def test_a_non_finite_tensor_halts_all_ranks_by_name(
     ranks: RankPool, corpus: None, tmp_path: Path, world_size: int, layout: list[str]

@@ -1,6 +1,6 @@
 """Wikipedia's articles from four sources, each as {"id", "title", "text"}.
 
-slice        106 articles of a real English dump, shipped as test data in the gensim wheel on PyPI
+slice        104 articles of a real English dump, shipped as test data in the gensim wheel on PyPI
 dump         a pages-articles dump on disk, .xml or .xml.bz2, of any size
 huggingface  wikimedia/wikipedia through the `datasets` library
 tfds         wikipedia of TensorFlow Datasets, the source of the DeepScaleLM paper's runs
