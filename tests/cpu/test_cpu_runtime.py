@@ -228,6 +228,7 @@ def test_gradients_are_scaled_in_place_and_a_rank_may_have_none(monkeypatch: pyt
     scale(0, None, [[], []], 0.5)
 
 
+@pytest.mark.slow
 def test_what_needs_a_gpu_is_not_found_without_one(tmp_path: Path) -> None:
     (tmp_path / "apex").mkdir()
     (tmp_path / "apex" / "__init__.py").write_text("found = True\n")
@@ -241,6 +242,7 @@ def test_what_needs_a_gpu_is_not_found_without_one(tmp_path: Path) -> None:
         assert told in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_the_compiler_is_imported_by_what_megatron_core_compiles(tmp_path: Path) -> None:
     program = """
 import sys

@@ -47,7 +47,7 @@ def free_port() -> str:
         return str(one.getsockname()[1])
 
 
-@pytest.mark.parametrize("model", ["bert", "gpt"])
+@pytest.mark.parametrize("model", ["bert", pytest.param("gpt", marks=pytest.mark.slow)])
 def test_two_ranks_warn_once_and_take_a_thread_each(corpus: None, tmp_path: Path, model: str) -> None:
     flags = [*MODEL, *TRAINING, *RECOMPUTED, *data_flags(model), "--tensor-model-parallel-size", "2"]
     flags += ["--save", str(tmp_path / "save"), "--eval-iters", "1"]
@@ -68,6 +68,7 @@ def test_two_ranks_warn_once_and_take_a_thread_each(corpus: None, tmp_path: Path
     assert silent == ""
 
 
+@pytest.mark.slow
 def test_threads_are_limited_where_nobody_said_how_many() -> None:
     program = """
 import torch
@@ -114,6 +115,7 @@ LINUX_ONLY = ("memfd_create", "sched_getaffinity", "sched_setaffinity", "pidfd_o
 """Of the module os: a Mac has none of them."""
 
 
+@pytest.mark.slow
 def test_a_run_asks_for_nothing_that_a_mac_lacks(corpus: None, tmp_path: Path) -> None:
     argv = ["pretrain_gpt.py", *MODEL, *TRAINING, *data_flags("gpt"), "--eval-iters", "0"]
     argv += ["--save", str(tmp_path / "save"), "--save-interval", "1", "--async-save"]

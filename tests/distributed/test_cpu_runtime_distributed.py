@@ -91,6 +91,7 @@ def test_bf16_trains_with_fp32_main_weights(
     assert losses != pytest.approx(reference["gpt"][0], rel=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sequence_parallel", [False, True])
 def test_recompute_reproduces_dropout(
     sequence_parallel: bool, ranks: RankPool, weights: dict[str, str], reference: dict[str, Any]

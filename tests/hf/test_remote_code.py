@@ -105,7 +105,10 @@ def export(kind: str, folder: Path) -> Any:
     return model
 
 
-@pytest.mark.parametrize(("kind", "auto"), [("bert", "AutoModelForPreTraining"), ("gpt", "AutoModelForCausalLM")])
+@pytest.mark.parametrize(
+    ("kind", "auto"),
+    [("bert", "AutoModelForPreTraining"), pytest.param("gpt", "AutoModelForCausalLM", marks=pytest.mark.slow)],
+)
 def test_a_folder_stands_alone(kind: str, auto: str, tmp_path: Path) -> None:
     folder = tmp_path / "exported"
     model = export(kind, folder)
@@ -138,6 +141,7 @@ def test_save_pretrained_keeps_the_code_of_all_classes(tmp_path: Path) -> None:
         assert text == (Path(__file__).resolve().parents[2] / "dslm_patches" / "hf" / name).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bert", "gpt"])
 def test_tokens_are_those_of_training(kind: str, tmp_path: Path) -> None:
     from transformers import AutoTokenizer

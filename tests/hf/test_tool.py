@@ -21,6 +21,7 @@ def convert(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_there_and_back(tmp_path: Path) -> None:
     folder, checkpoint, again = (str(tmp_path / name) for name in ("hf", "checkpoint", "again"))
     DslmGPTForCausalLM(DslmGPTConfig(**SMALL)).save_pretrained(folder)
@@ -39,6 +40,7 @@ def test_there_and_back(tmp_path: Path) -> None:
     assert f"--save {again} is there already" in back.stderr
 
 
+@pytest.mark.slow
 def test_a_bf16_run_is_exported_in_bf16(ranks: RankPool, corpus: None, tmp_path: Path) -> None:
     shape = ["--num-layers", "2", "--hidden-size", "32", "--num-attention-heads", "4", "--seq-length", "32", "--bf16"]
     training = ["--micro-batch-size", "2", "--train-iters", "1", "--lr", "1e-3", "--eval-iters", "0"]

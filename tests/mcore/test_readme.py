@@ -27,7 +27,7 @@ def lines() -> dict[str, str]:
     return {"runtime": runtime, "snippet": snippet, "kernels": f"from dslm_patches.mcore import *\n{kernels}"}
 
 
-@pytest.mark.parametrize(("placement", "kernels"), [("pre", False), ("post", True)])
+@pytest.mark.parametrize(("placement", "kernels"), [("pre", False), pytest.param("post", True, marks=pytest.mark.slow)])
 def test_two_lines_put_the_method_on_plain_megatron_core(placement: str, kernels: bool) -> None:
     given = lines()
     assert '(spec, "pre")' in given["snippet"]

@@ -26,7 +26,9 @@ STEPS = 24
         pytest.param("bug", "1", 5, f"rank 1, iteration 5: {BUG}", marks=pytest.mark.slow),
         pytest.param("bug", "all", 0, f"rank 0, at the start: {BUG}", marks=pytest.mark.slow),
         pytest.param("mistake", "1", 5, "error: --data-path: one rank's own mistake", marks=pytest.mark.slow),
-        ("hang", "1", 5, "rank 1, iteration 5: hangs in reliability/faulty_pretrain.py:"),
+        pytest.param(
+            *("hang", "1", 5, "rank 1, iteration 5: hangs in reliability/faulty_pretrain.py:"), marks=pytest.mark.slow
+        ),
         pytest.param("stop", "0", 5, "rank 0, iteration 5: not heard from for 1[5-9] s", marks=pytest.mark.slow),
     ],
 )

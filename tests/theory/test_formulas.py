@@ -65,7 +65,9 @@ def test_embedding_correlation() -> None:
     assert rope == pytest.approx(0.0127, abs=5e-4)
 
 
-@pytest.mark.parametrize(("causal", "length"), [(False, 64), (True, 64), (True, 512)])
+@pytest.mark.parametrize(
+    ("causal", "length"), [(False, 64), (True, 64), pytest.param(True, 512, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("correlation", [0.02, 0.5])
 def test_averaged_values_against_simulated_attention(causal: bool, length: int, correlation: float) -> None:
     """Softmax attention with dropout over compound-symmetric values."""

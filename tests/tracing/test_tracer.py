@@ -89,10 +89,10 @@ def test_non_finite_values_are_counted_in_bf16_too() -> None:
     [
         (1, [], 2),
         (2, ["--tensor-model-parallel-size", "2"], 2),
-        (2, ["--pipeline-model-parallel-size", "2"], 2),
-        (2, [], 2),
+        pytest.param(2, ["--pipeline-model-parallel-size", "2"], 2, marks=pytest.mark.slow),
+        pytest.param(2, [], 2, marks=pytest.mark.slow),
         # The sums over tokens are added over the shards of a sequence before they are squared.
-        (2, ["--tensor-model-parallel-size", "2", "--sequence-parallel"], 3),
+        pytest.param(2, ["--tensor-model-parallel-size", "2", "--sequence-parallel"], 3, marks=pytest.mark.slow),
     ],
 )
 def test_a_traced_step_communicates_twice_and_others_not_at_all(
