@@ -1,7 +1,7 @@
 """Simulation of one attention head and of its gradient.
 
 The scales of values and gradients are exact factors. One set of weights, tokens and gradients serves every
-correlation, logit scale and dropout: x = sqrt(r) c + sqrt(1-r) e goes through the projections part by part, and the
+correlation, logit scale and dropout: the parts of x (see `parts`) go through the projections one by one, and the
 gradient is linear in its shared and own parts. The moments of the values, and of the gradients brought back by Wv, are
 known exactly: their scatter is taken out as a control.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from dslm_patches.simulation.draws import Draws, Settings
 from dslm_patches.simulation.estimates import Array, Comparison, Estimate, mean_estimate, ratio_estimate
 from dslm_patches.simulation.grids import AttentionGrid
-from dslm_patches.simulation.parts import own_and_pair
+from dslm_patches.simulation.parts import own_and_pair, token_weights
 from dslm_patches.simulation.table import Table
 from dslm_patches.theory.attention import Attention
 from dslm_patches.theory.moments import Moments
@@ -41,7 +41,8 @@ class _Sequence:
 
     def mixed(self, part: tuple[Tensor, Tensor], r: float) -> Tensor:
         """The projection of tokens of correlation r [L, d_v]."""
-        return math.sqrt(r) * part[0] + math.sqrt(1.0 - r) * part[1]
+        shared, own = token_weights(1.0, r, len(part[1]))
+        return shared * part[0] + own * part[1]
 
 
 def simulate_attention(grid: AttentionGrid, settings: Settings) -> list[Comparison]:
@@ -57,12 +58,13 @@ def simulate_attention(grid: AttentionGrid, settings: Settings) -> list[Comparis
         for index, point in enumerate(points):
             _add(table, grid, (size, head_size, length), point, samples[:, index])
             settings.progress(len(grid.value_stds) * len(grid.gradient_stds) * len(grid.gradient_correlations))
-    return table.comparisons(exact=False)
+    # The published error of this covariance is the relative one alone.
+    return table.comparisons(exact=False, relative=("g covariance",))
 
 
 def _draw(draws: Draws, size: int, head_size: int, length: int) -> _Sequence:
     weights = draws.normal(3, head_size, size) / math.sqrt(size)
-    shared, own = draws.matched_normal(1, size), draws.matched_normal(length, size)
+    shared, own = draws.matched_normal(1, size), draws.own_parts(length, size)
     query, key, value = [(shared @ weight.T, own @ weight.T) for weight in weights]
     return _Sequence(
         query,
@@ -70,7 +72,7 @@ def _draw(draws: Draws, size: int, head_size: int, length: int) -> _Sequence:
         value,
         weights.reshape(3 * head_size, size),
         draws.matched_normal(1, head_size),
-        draws.matched_normal(length, head_size),
+        draws.own_parts(length, head_size),
         draws.uniform(length, length),
     )
 
@@ -138,9 +140,9 @@ def _add(
     pair_control = overlap * (samples[:, 3] - 1.0) + (1.0 - overlap) * (samples[:, 4] - r)
     forward = [mean_estimate(samples[:, 0]), mean_estimate(samples[:, 1] - control)]
     forward.append(mean_estimate(samples[:, 2] - pair_control))
-    expected = head_size / size
+    expected, own_expected = head_size / size, (1.0 - 1.0 / length) * head_size / size
     shared = [ratio_estimate(samples[:, column], samples[:, 9], expected) for column in (7, 8)]
-    own_part = [ratio_estimate(samples[:, column], samples[:, 12], expected) for column in (10, 11)]
+    own_part = [ratio_estimate(samples[:, column], samples[:, 12], own_expected) for column in (10, 11)]
     axes = (grid.value_stds, grid.gradient_stds, grid.gradient_correlations)
     for value_std, g_std, rg in itertools.product(*axes):
         head = Attention(
@@ -159,16 +161,17 @@ def _add(
         table.add("x variance", forward[1].scaled(value_std**2), np.array(out.variance))
         factor = (value_std * g_std) ** 2
         variance, covariance = (
-            _mix(first, second, rg).scaled(factor) for first, second in zip(shared, own_part, strict=True)
+            _mix(first, second, rg, length).scaled(factor) for first, second in zip(shared, own_part, strict=True)
         )
         table.add("g variance", variance, np.array(g.variance))
         table.add("x covariance", forward[2].scaled(value_std**2), np.array(out.covariance))
         table.add("g covariance", covariance, np.array(g.covariance))
 
 
-def _mix(shared: Estimate, own: Estimate, correlation: float) -> Estimate:
-    """r times the shared part's plus 1-r times the own part's: their product has mean zero and is left out."""
+def _mix(shared: Estimate, own: Estimate, correlation: float, length: int) -> Estimate:
+    """The shared and the own part's, weighted: their product has mean zero and is left out."""
+    first, second = token_weights(1.0, correlation, length) ** 2
     return Estimate(
-        correlation * shared.value + (1.0 - correlation) * own.value,
-        np.hypot(correlation * shared.standard_error, (1.0 - correlation) * own.standard_error),
+        first * shared.value + second * own.value,
+        np.hypot(first * shared.standard_error, second * own.standard_error),
     )

@@ -31,11 +31,16 @@ class Settings:
         return max(least, round(draws * self.effort))
 
 
+def centred(values: Tensor) -> Tensor:
+    """Less their mean over the tokens, along dimension -2."""
+    return values - values.mean(-2, keepdim=True)
+
+
 class Draws:
     """Standard normal and uniform numbers of one stream, told apart from others by a name.
 
-    Tokens of correlation r are sqrt(r) c + sqrt(1-r) e_t from one shared c and a token's own e_t: 2 draws in place of
-    a Cholesky factor of an L x L matrix.
+    Tokens of correlation r are a shared part c and a token's own part e_t - mean(e), weighted by `parts.token_weights`:
+    2 draws in place of a Cholesky factor of an L x L matrix, for every r that L tokens can have.
     """
 
     def __init__(self, settings: Settings, stream: str) -> None:
@@ -71,3 +76,8 @@ class Draws:
         """Standard normals rescaled so that their mean square is 1: takes the scatter out of what is linear in it."""
         values = self.normal(*shape)
         return values / values.square().mean().sqrt()
+
+    def own_parts(self, *shape: int) -> Tensor:
+        """The tokens' own parts [..., L, features] of tokens of variance 1, rescaled as a `matched_normal` is."""
+        values = centred(self.normal(*shape))
+        return values * ((1.0 - 1.0 / shape[-2]) / values.square().mean()).sqrt()

@@ -9,10 +9,10 @@ from dslm_patches.simulation.estimates import Comparison
 from dslm_patches.simulation.grids import DropoutGrid
 from dslm_patches.simulation.parts import (
     PartMoments,
-    gradient_weights,
     part_products,
     signal_weights,
     stack_batches,
+    token_weights,
     under_sign_flips,
 )
 from dslm_patches.simulation.table import Table
@@ -30,7 +30,7 @@ def simulate_dropout(grid: DropoutGrid, settings: Settings) -> list[Comparison]:
         axes = (grid.means, grid.stds, grid.correlations, grid.gradient_stds, grid.gradient_correlations)
         points = np.array(list(itertools.product(*axes)))
         mean, std, r, g_std, rg = points.T
-        x, g = signal_weights(mean, std**2, r), gradient_weights(g_std**2, rg)
+        x, g = signal_weights(mean, std**2, r, length), token_weights(g_std**2, rg, length)
         signals = [Moments.correlated(s**2, one, m) for m, s, one in points[:, :3]]
         out = [Dropout(p).forward(one) for one in signals]
         back = [
@@ -52,8 +52,8 @@ def _base(size: int, length: int, p: float, settings: Settings) -> tuple[PartMom
     forward, backward = [], []
     for _ in range(settings.count(_FEATURES / size, least=16)):
         mask = (draws.uniform(length, size) >= p).to(settings.dtype) / (1.0 - p)
-        shared, own = draws.matched_normal(1, size), draws.matched_normal(length, size)
+        shared, own = draws.matched_normal(1, size), draws.own_parts(length, size)
         forward.append(under_sign_flips(part_products([mask, mask * shared, mask * own]), fixed=1))
-        shared, own = draws.matched_normal(1, size), draws.matched_normal(length, size)
+        shared, own = draws.matched_normal(1, size), draws.own_parts(length, size)
         backward.append(under_sign_flips(part_products([mask * shared, mask * own]), fixed=0))
     return stack_batches(forward), stack_batches(backward)

@@ -4,6 +4,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from dslm_patches.theory.moments import check_correlation
+
 
 def _log(low: float, high: float, count: int) -> tuple[float, ...]:
     return tuple(float(x) for x in np.logspace(low, high, count))
@@ -21,7 +23,19 @@ _LENGTHS = (100, 1000)
 
 @dataclass(frozen=True)
 class Grid:
-    """Axes of a component's grid, in the order of its configurations: the last axis runs fastest."""
+    """Axes of a component's grid, in the order of its configurations: the last axis runs fastest.
+
+    Raises:
+        ValueError: fewer than two tokens, or a correlation that so many cannot have.
+    """
+
+    def __post_init__(self) -> None:
+        axes = vars(self)
+        for length in axes["lengths"]:
+            if length < 2:
+                raise ValueError(f"a correlation is between at least two tokens, not {length}")
+            for correlation in (*axes["correlations"], *axes.get("gradient_correlations", ())):
+                check_correlation(correlation, length)
 
     @property
     def configurations(self) -> int:

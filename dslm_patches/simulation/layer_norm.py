@@ -1,15 +1,14 @@
 """Simulation of LayerNorm and of its gradient."""
 
 import itertools
-import math
 
 import numpy as np
 import torch
 
-from dslm_patches.simulation.draws import Draws, Settings
+from dslm_patches.simulation.draws import Draws, Settings, centred
 from dslm_patches.simulation.estimates import Array, Comparison, Estimate, mean_estimate
 from dslm_patches.simulation.grids import LayerNormGrid
-from dslm_patches.simulation.parts import PartMoments, gradient_weights, own_and_pair, part_products, stack_batches
+from dslm_patches.simulation.parts import PartMoments, own_and_pair, part_products, stack_batches, token_weights
 from dslm_patches.simulation.table import Table
 from dslm_patches.theory.components import LayerNorm
 from dslm_patches.theory.moments import Moments
@@ -25,7 +24,7 @@ def simulate_layer_norm(grid: LayerNormGrid, settings: Settings) -> list[Compari
         norm = LayerNorm(size)
         axes = (grid.gradient_stds, grid.gradient_correlations)
         gradients = np.array(list(itertools.product(*axes)))
-        weights, ones = gradient_weights(gradients[:, 0] ** 2, gradients[:, 1]), np.ones(len(gradients))
+        weights, ones = token_weights(gradients[:, 0] ** 2, gradients[:, 1], length), np.ones(len(gradients))
         for mean, std, (r, (y, backward)) in itertools.product(
             grid.means, grid.stds, zip(grid.correlations, bases, strict=True)
         ):
@@ -53,13 +52,14 @@ def simulate_layer_norm(grid: LayerNormGrid, settings: Settings) -> list[Compari
 def _base(size: int, length: int, r: float, settings: Settings) -> tuple[Array, PartMoments]:
     """Batch means of y, y_t^2, y_t y_u and of products of different features [B, 4]; the gradient's parts."""
     draws = Draws(settings, f"layernorm {size} {length} {r:.6g}")
+    shared_weight, own_weight = token_weights(1.0, r, length)
     outputs, gradients = [], []
     for _ in range(settings.count(_FEATURES / size, least=16)):
-        x = math.sqrt(r) * draws.normal(1, size) + math.sqrt(1.0 - r) * draws.normal(length, size)
+        x = shared_weight * draws.normal(1, size) + own_weight * centred(draws.normal(length, size))
         # Gradients through the norm are linear: both parts go through one graph.
         x.requires_grad_()
         y = torch.nn.functional.layer_norm(x, (size,), eps=0.0)
-        parts = [draws.matched_normal(1, size).expand(length, -1), draws.matched_normal(length, size)]
+        parts = [draws.matched_normal(1, size).expand(length, -1), draws.own_parts(length, size)]
         gradients.append(part_products([torch.autograd.grad(y, x, part, retain_graph=True)[0] for part in parts]))
         y = y.detach()
         features = own_and_pair(y.T, y.T)[1]

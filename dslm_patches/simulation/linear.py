@@ -10,10 +10,10 @@ from dslm_patches.simulation.estimates import Array, Comparison
 from dslm_patches.simulation.grids import LinearGrid
 from dslm_patches.simulation.parts import (
     PartMoments,
-    gradient_weights,
     part_products,
     signal_weights,
     stack_batches,
+    token_weights,
     under_sign_flips,
 )
 from dslm_patches.simulation.table import Table
@@ -32,7 +32,7 @@ def simulate_linear(grid: LinearGrid, settings: Settings) -> list[Comparison]:
         axes = (grid.means, grid.stds, grid.correlations, grid.gradient_stds, grid.gradient_correlations)
         points = np.array(list(itertools.product(*axes, grid.weight_stds)))
         mean, std, r, g_std, rg, weight = points.T
-        x, g = signal_weights(mean, std**2, r), gradient_weights(g_std**2, rg)
+        x, g = signal_weights(mean, std**2, r, length), token_weights(g_std**2, rg, length)
         w2 = weight**2 / d_in
         estimates = (
             forward.mean_of(x).scaled(np.sqrt(w2)),
@@ -54,10 +54,10 @@ def _base(d_in: int, d_out: int, length: int, settings: Settings) -> tuple[PartM
     forward, backward = [], []
     for _ in range(settings.count(_FEATURES / min(d_in, d_out))):
         weight = draws.normal(d_out, d_in)
-        x = torch.cat([torch.ones_like(weight[:1]), draws.matched_normal(1, d_in), draws.matched_normal(length, d_in)])
+        x = torch.cat([torch.ones_like(weight[:1]), draws.matched_normal(1, d_in), draws.own_parts(length, d_in)])
         y = x @ weight.T
         forward.append(under_sign_flips(part_products([y[:1], y[1:2], y[2:]]), fixed=0))
-        g = torch.cat([draws.matched_normal(1, d_out), draws.matched_normal(length, d_out)]) @ weight
+        g = torch.cat([draws.matched_normal(1, d_out), draws.own_parts(length, d_out)]) @ weight
         backward.append(under_sign_flips(part_products([g[:1], g[1:]]), fixed=0))
     return stack_batches(forward), stack_batches(backward)
 

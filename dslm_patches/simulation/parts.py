@@ -1,8 +1,9 @@
 """Second moments of a signal that is a weighted sum of parts: one simulation serves every choice of the weights.
 
-A signal of mean m, variance s and correlation r is m 1 + sqrt(s r) c + sqrt(s (1-r)) e_t, and what a linear map
-makes of it is the same sum of the mapped parts. So the moments of all m, s and r of a grid follow exactly from the
-products of the parts of one set of draws.
+A signal of mean m, variance s and correlation r is m 1 + sqrt(s (r + (1-r)/L)) c + sqrt(s (1-r)) (e_t - mean(e)): the
+mean over its L tokens has variance s (r + (1-r)/L), which is not negative from r = -1/(L-1) on. What a linear map makes
+of it is the same sum of the mapped parts. So the moments of all m, s and r follow exactly from the products of
+the parts of one set of draws.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dslm_patches.simulation.estimates import Array, Estimate, mean_estimate, variance_estimate
+from dslm_patches.theory.moments import Value
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,15 @@ class PartMoments:
         return np.einsum("nk,bkl,nl->bn", weights, products, weights, optimize=True)
 
 
-def signal_weights(mean: Array, variance: Array, correlation: Array) -> Array:
-    """Weights [n, 3] of the parts 1, c and e."""
-    return np.stack([mean, np.sqrt(variance * correlation), np.sqrt(variance * (1.0 - correlation))], axis=-1)
+def token_weights(variance: Value, correlation: Value, length: int) -> Array:
+    """Weights [..., 2] of the parts c and e_t - mean(e) of `length` tokens."""
+    shared = np.maximum(correlation + (1.0 - correlation) / length, 0.0)
+    return np.sqrt(np.stack([variance * shared, variance * (1.0 - correlation)], axis=-1))
 
 
-def gradient_weights(variance: Array, correlation: Array) -> Array:
-    """Weights [n, 2] of the parts c and e."""
-    return signal_weights(np.zeros_like(variance), variance, correlation)[:, 1:]
+def signal_weights(mean: Array, variance: Array, correlation: Array, length: int) -> Array:
+    """Weights [n, 3] of the parts 1, c and e_t - mean(e)."""
+    return np.concatenate([mean[:, None], token_weights(variance, correlation, length)], axis=-1)
 
 
 def part_products(parts: Sequence[Tensor]) -> tuple[Array, Array, Array]:

@@ -9,42 +9,44 @@ u_i = Wv^T g_i the gradient of a head brought back to the input:
              through K: M^T sum_i a_ij x_i b_ij,  b_ij = m_ij u_i.x_j - sum_k a_ik m_ik u_i.x_k,
              of x_i through Q: M sum_j a_ij x_j b_ij.
 
-The three parts are uncorrelated up to O(1/d). Every term is derived in docs/theory.md; arXiv 2403.09635 has the
+Terms of order 1/d and 1/d_k are kept to first order. Every term is derived in docs/theory.md; arXiv 2403.09635 has the
 value path alone, with sum_j a_ij^2 = 1/L.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from dslm_patches.theory.averaging import averaged_variance, tilt
 from dslm_patches.theory.masks import Bidirectional, Causal, Mask
 from dslm_patches.theory.moments import Moments, Value, check_correlation, check_dropout, warn_outside
-from dslm_patches.theory.softmax import LARGEST_LOGIT_VARIANCE, weight_sums
+from dslm_patches.theory.softmax import LARGEST_LOGIT_VARIANCE, WeightSums, weight_sums
+from dslm_patches.theory.softmax_pairs import PairSums, pair_sums
 
 SMALLEST_HEAD = 16
 BEYOND_THEORY = 16.0
+LARGEST_RETURN = 0.5
+"""kappa (1/d_k + 2/d), by which what goes through M and back is stronger: the gradient has it to first order."""
 GATHERING_LIMIT = 0.4
 """Few large groups of keys cannot gather more than all weight; fitted to BERT's two segments at kappa 1 and 2.56."""
 
 
 @dataclass(frozen=True)
 class _Weights:
-    """Moments of the softmax weights of each query and, for `shared`, of each pair of queries.
+    """Moments of the softmax weights.
 
     Attributes:
-        logit_variance: v, across the keys.
-        squares, spread: S and T of `weight_sums`.
-        shared: O = E[sum_j a_j b_j] over the keys that both see.
-        key_correlation: rho, mean correlation of the keys, as the weights count them.
+        logit_variance: v, across the keys of each query.
+        key_correlation: rho, mean correlation of the keys, as the weights of each query count them.
+        sums: of each query.
+        pairs: of each pair of queries, over the keys that both see.
     """
 
     logit_variance: Value
-    squares: Value
-    spread: Value
-    shared: Value
     key_correlation: Value
+    sums: WeightSums
+    pairs: PairSums
 
 
 @dataclass(frozen=True)
@@ -129,40 +131,45 @@ class Attention:
                 f"attention: logits of variance {np.max(v):.3g} across the keys; the formulas were checked up to "
                 f"{LARGEST_LOGIT_VARIANCE:g}"
             )
-        own = weight_sums(keys, v, math.sqrt(2.0 * self._scatter))
-        # Rows of logits are as correlated as their queries, and by chance a little more: what they share
-        # concentrates their weights on the same keys. The query with more keys sets the overlap of a pair.
-        shared_v = r * mask.more(v) + 0.5 * self._scatter * mask.more(v) ** 2
-        return _Weights(v, own.squares, own.spread, mask.overlaps(shared_v), key_correlation)
+        sums = weight_sums(keys, v, min(math.sqrt(2.0 * self._scatter), 1.0))
+        # Rows of logits are as correlated as their queries; of its keys, the query with more shares but a part.
+        fewer = WeightSums(*(mask.fewer(getattr(sums, field.name)) for field in fields(sums)))
+        pairs = pair_sums(mask.common_keys, mask.fewer(v), fewer, r, self._scatter)
+        return _Weights(v, key_correlation, sums, pairs.scaled(mask.common_keys / mask.more(keys)))
 
     def forward(self, x: Moments) -> Moments:
         """Averaged values: d wv^2 s times `averaged_variance`, and the covariance likewise with O in place of S."""
         mask, p = self._mask, self.dropout
         s, r, scatter = self._input(x)
         w = self._weights(self._logit_scale(s), r, scatter)
-        pull = tilt(w.logit_variance, w.squares, self.hidden_size)
-        variance = averaged_variance(w.key_correlation, w.squares, w.logit_variance, self.hidden_size, p)
+        pull = tilt(w.logit_variance, w.sums.squares, self.hidden_size)
+        variance = averaged_variance(w.key_correlation, w.sums, w.logit_variance, self.hidden_size, p)
         pairs = keys_of(mask.keys, 0) * keys_of(mask.keys, 1) - mask.common_keys
         between = mask.key_pairs(r) / np.maximum(pairs, 1.0)
-        covariance = between * (1.0 - w.shared) + w.shared + (1.0 - between) * r * keys_of(pull, 0)
+        covariance = between * (1.0 - w.pairs.shared) + w.pairs.shared + (1.0 - between) * r * keys_of(pull, 0)
         gain = self.hidden_size * self.value_variance * s
         return Moments(gain * variance, gain * covariance)
 
     def backward(self, x: Moments, g: Moments) -> Moments:
         """Gradient at the input through V, K and Q."""
-        head_size = self.attention_size // self.num_heads
-        if head_size < SMALLEST_HEAD:
-            warn_outside(f"attention: heads of {head_size} features; the gradient was checked from {SMALLEST_HEAD} up")
         mask = self._mask
         if np.ndim(g.covariance) == 0:
             check_correlation(g.correlation, self.seq_length)
         g = mask.positions(g)
         s, r, scatter = self._input(x)
         kappa = self._logit_scale(s)
+        head_size = self.attention_size // self.num_heads
+        if head_size < SMALLEST_HEAD:
+            warn_outside(f"attention: heads of {head_size} features; the gradient was checked from {SMALLEST_HEAD} up")
+        elif kappa * self._scatter > LARGEST_RETURN:
+            warn_outside(
+                f"attention: logits of variance {kappa:.3g} from heads of {head_size} of {self.hidden_size} features; "
+                f"the gradient was checked up to {LARGEST_RETURN / self._scatter:.3g} there"
+            )
         w = self._weights(kappa, r, scatter)
         gain = self.attention_size * self.value_variance
         values = self._through_values(mask, w, g)
-        keys = self._through_keys(mask, w, g, r, kappa)
+        keys = self._through_keys(mask, w, g)
         queries = self._through_queries(w, g)
         return Moments(
             gain * (values.variance + kappa * (keys.variance + queries.variance)),
@@ -172,21 +179,25 @@ class Attention:
     def _through_values(self, mask: Mask, w: _Weights, g: Moments) -> Moments:
         """sum_i a_ij m_ij u_i: squared weights carry the tokens' own gradients, overlaps the shared ones."""
         keys, first, second = mask.keys, keys_of(mask.keys, 0), keys_of(mask.keys, 1)
-        own = mask.queries(g.variance * w.squares / keys) / (1.0 - self.dropout)
-        shared = mask.own_query_pairs(g.covariance * w.shared / mask.common_keys)
-        both = g.variance * (1.0 - w.squares) / np.maximum(keys * (keys - 1.0), 1.0)
-        different = g.covariance * (1.0 - w.shared) / np.maximum(first * second - mask.common_keys, 1.0)
+        own = mask.queries(g.variance * w.sums.squares / keys) / (1.0 - self.dropout)
+        shared = mask.own_query_pairs(g.covariance * w.pairs.shared / mask.common_keys)
+        both = g.variance * (1.0 - w.sums.squares) / np.maximum(keys * (keys - 1.0), 1.0)
+        different = g.covariance * (1.0 - w.pairs.shared) / np.maximum(first * second - mask.common_keys, 1.0)
         return Moments(own + shared, mask.queries_of_both(both) + mask.query_pairs(different))
 
-    def _through_keys(self, mask: Mask, w: _Weights, g: Moments, r: Value, kappa: float) -> Moments:
+    def _through_keys(self, mask: Mask, w: _Weights, g: Moments) -> Moments:
         """M^T sum_i a_ij x_i b_ij over kappa. It sums to zero over the keys of each query."""
-        keys, p = mask.keys, self.dropout
-        own = 1.0 - w.key_correlation
-        each = g.variance * w.spread * (own + p / (1.0 - p))
-        fewer = mask.fewer(own)
-        # Queries that look at one key are alike in what made them look: M x_j, brought back through M again.
-        alike = r + kappa * self._scatter * fewer**3
-        pair = g.covariance * alike * w.shared * fewer * (1.0 - 1.0 / mask.common_keys)
+        keys, own, sums = mask.keys, 1.0 - w.key_correlation, w.sums
+        dropped, d = self.dropout / (1.0 - self.dropout), self.hidden_size
+        lean = own / d * w.logit_variance * sums.squares_lean / sums.squares
+        kept = own * (sums.moving_spread + (sums.stretch - sums.spread) / d)
+        # What the same queries bring through V points the same way: 2 V K.
+        with_values = 2.0 / d * own * (sums.lean + 0.5 * dropped * sums.squares_lean)
+        # Dropped keys count with what they share with the query, whose length it is too.
+        lean += 2.0 / d * w.key_correlation**2
+        each = g.variance * (kept + dropped * sums.moving_spread * (1.0 + lean) + with_values)
+        # Queries are alike in M^T x as far as their rows of logits are, by chance too.
+        pair = g.covariance * mask.fewer(own) * (1.0 + 2.0 / d) * w.pairs.pulls
         variance = mask.queries(each / keys) + mask.own_query_pairs(pair / mask.common_keys)
         rest = np.maximum(keys - 1.0, 1.0)
         pair_rest = np.maximum(keys_of(keys, 0) * keys_of(keys, 1) - mask.common_keys, 1.0)
@@ -195,11 +206,16 @@ class Attention:
 
     def _through_queries(self, w: _Weights, g: Moments) -> Moments:
         """M sum_j a_ij x_j b_ij over kappa: the covariance of the keys times u_i, and its sampling noise."""
-        p, own = self.dropout, 1.0 - w.key_correlation
-        mean = own * (1.0 - w.squares)
-        noise = w.spread * own * (own + p / (1.0 - p))
-        pair = keys_of(mean, 0) * keys_of(mean, 1) / self.hidden_size + w.shared * keys_of(own, 0) * keys_of(own, 1)
-        return Moments(g.variance * (mean**2 / self.hidden_size + noise), g.covariance * pair)
+        own, sums, d = 1.0 - w.key_correlation, w.sums, self.hidden_size
+        dropped = self.dropout / (1.0 - self.dropout)
+        mean = own * (1.0 - sums.squares)
+        lean = own / d * (w.logit_variance * sums.squares_lean / sums.squares + 2.0)
+        # Keys lean to M^T x_i, which M brings back more strongly than other directions.
+        stretch = self._scatter * (sums.stretch - sums.spread)
+        kept = own * (sums.spread + stretch + sums.stretch / d)
+        noise = own * (kept + dropped * (sums.spread * (1.0 + lean) + stretch))
+        pair = keys_of(mean, 0) * keys_of(mean, 1) / d + w.pairs.slopes * keys_of(own, 0) * keys_of(own, 1)
+        return Moments(g.variance * (mean**2 / d + noise), g.covariance * pair)
 
 
 def keys_of(each: Value, axis: int) -> Value:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dslm_patches.theory.moments import Value, check_dropout
-from dslm_patches.theory.softmax import weight_sums
+from dslm_patches.theory.softmax import WeightSums, weight_sums
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,21 @@ def tilt(logit_variance: Value, squares: Value, hidden_size: float) -> Value:
 
 
 def averaged_variance(
-    key_correlation: Value, squares: Value, logit_variance: Value, hidden_size: float, dropout: float
+    key_correlation: Value, sums: WeightSums, logit_variance: Value, hidden_size: float, dropout: float
 ) -> Value:
-    """E[(sum_j a_j m_j x_j)^2] of one feature over s: rho + (1-rho)(S + tilt) + S p/(1-p) [1 + 4 (1-rho) v / d].
+    """E[(sum_j a_j m_j x_j)^2] of one feature over s: rho + (1-rho)(S + tilt) + p/(1-p) [S + (1-rho) D v / d].
 
     Derived in docs/theory.md; tends to rho, the form of arXiv 2403.09635, for long sequences and wide models.
 
     Args:
         key_correlation: rho, mean correlation between the keys seen.
-        squares: S = E[sum_j a_j^2].
+        sums: over the weights; S = squares, D = squares_lean.
         logit_variance: v, of a logit across the keys.
         dropout: p, on the weights.
     """
     own = 1.0 - key_correlation
-    dropped = dropout / (1.0 - dropout) * squares * (1.0 + 4.0 * own * logit_variance / hidden_size)
+    squares = sums.squares
+    dropped = dropout / (1.0 - dropout) * (squares + sums.squares_lean * own * logit_variance / hidden_size)
     return key_correlation + own * (squares + tilt(logit_variance, squares, hidden_size)) + dropped
 
 
@@ -74,14 +75,14 @@ def averaged_values(
     # Queries see keys whose shared part cancels in the softmax: logits vary by (1-r) only.
     v = (1.0 - correlation) * logit_scale
     keys: Value = np.arange(1.0, seq_length + 1.0) if causal else float(seq_length)
-    squares = weight_sums(keys, v).squares
+    sums = weight_sums(keys, v)
     if causal and seq_length > 1:
         later = np.arange(2.0, seq_length + 1.0)
         overlap = float(2.0 * ((later - 1.0) / later).sum() / (seq_length * (seq_length - 1.0)))
     else:
         overlap = 1.0 / seq_length
-    pull = float(np.mean(tilt(v, squares, hidden_size)))
+    pull = float(np.mean(tilt(v, sums.squares, hidden_size)))
     return ValueMoments(
-        variance=float(np.mean(averaged_variance(correlation, squares, v, hidden_size, attention_dropout))),
+        variance=float(np.mean(averaged_variance(correlation, sums, v, hidden_size, attention_dropout))),
         covariance=correlation + (1.0 - correlation) * (overlap + correlation * pull),
     )

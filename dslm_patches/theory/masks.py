@@ -11,7 +11,6 @@ from typing import Protocol
 import numpy as np
 
 from dslm_patches.theory.moments import Array, Moments, Value
-from dslm_patches.theory.softmax import weight_sums
 
 
 class Mask(Protocol):
@@ -30,14 +29,6 @@ class Mask(Protocol):
 
     def more(self, each: Value) -> Value:
         """The same, taken at the one that sees more keys."""
-
-    def overlaps(self, shared_logit_variance: Value) -> Value:
-        """For each pair of queries: O = E[sum_j a_j b_j] when their logits share this variance across the keys.
-
-        What the rows do not share averages out, so O is the concentration of a softmax over the shared part alone:
-        exact for rows that share nothing or everything, and for many keys (derived). Of two queries' keys, a share
-        min/max is common.
-        """
 
     def positions(self, x: Moments) -> Moments:
         """Moments in the form this mask works on."""
@@ -78,9 +69,6 @@ class Bidirectional:
 
     more = fewer
 
-    def overlaps(self, shared_logit_variance: Value) -> Value:
-        return weight_sums(float(self.length), shared_logit_variance).squares
-
     def positions(self, x: Moments) -> Moments:
         return x.averaged()
 
@@ -116,10 +104,6 @@ class Causal:
     def more(self, each: Value) -> Value:
         positions = np.arange(self.length)
         return np.asarray(each)[np.maximum.outer(positions, positions)]
-
-    def overlaps(self, shared_logit_variance: Value) -> Value:
-        common = self.common_keys
-        return weight_sums(common, shared_logit_variance).squares * common / self.more(self.keys)
 
     def positions(self, x: Moments) -> Moments:
         return x.by_position(self.length)

@@ -16,20 +16,36 @@ LARGEST_LOGIT_VARIANCE = 4.0
 
 @dataclass(frozen=True)
 class WeightSums:
-    """Expected sums over the weights a_j of a softmax.
+    """Expected sums over the weights a_j of a softmax of logits z_j, their weighted mean z.
 
     Attributes:
         squares: S = E[sum_j a_j^2], how concentrated the weights are: 1/n when uniform.
+        cubes: C = E[sum_j a_j^3].
         spread: T = E[tr P^2] = E[sum a_j^2 - 2 sum a_j^3 + (sum a_j^2)^2], P = diag(a) - a a^T the softmax's slope.
+        stretch: E[sum_j a_j^2 (z_j - z)^2] / v, what T is along the direction that the weights depend on.
+        moving_spread: E[v T] / E[v] where the logits' variance v fluctuates; T where it does not.
     """
 
     squares: Value
+    cubes: Value
     spread: Value
+    stretch: Value
+    moving_spread: Value
+
+    @property
+    def lean(self) -> Value:
+        """E[sum_j a_j^2 (z_j - z)] / v = S - 4 C + 3 E[(sum a_j^2)^2], by parts."""
+        return 3.0 * self.spread - 2.0 * self.squares + 2.0 * self.cubes
+
+    @property
+    def squares_lean(self) -> Value:
+        """E[sum_j a_j^2 (z_j^2 - v)] / v^2 = 4 S - 10 C + 6 E[sum a_j^4], by parts; C^2/S in place of the last."""
+        return 4.0 * self.squares - 10.0 * self.cubes + 6.0 * self.cubes**2 / self.squares
 
 
 @lru_cache(maxsize=1024)
-def _integrals(logit_variance: float, keys: tuple[float, ...]) -> tuple[Array, Array]:
-    """S and T for each number of keys.
+def _integrals(logit_variance: float, keys: tuple[float, ...]) -> Array:
+    """S, C, T and the stretch for each number of keys, [4, keys].
 
     1/(sum_j e^{z_j})^k is the integral of t^(k-1)/(k-1)! exp(-t sum_j e^{z_j}) over t > 0, in which the keys factor:
     S = n Int t E[e^{2z - t e^z}] E[e^{-t e^z}]^(n-1) dt, and likewise the third and fourth powers.
@@ -40,49 +56,70 @@ def _integrals(logit_variance: float, keys: tuple[float, ...]) -> tuple[Array, A
     nodes, weights = quadrature()
     log_scaled = log_t[:, None] + std * nodes[None, :]
     scaled = np.exp(np.minimum(log_scaled, 700.0))
-    # moment[k] = t^k E[e^{kz} e^{-t e^z}]
-    moment = {k: np.exp(k * log_scaled - scaled) @ weights for k in (2, 3, 4)}
+    # moment[k, m] = t^k E[z^m e^{kz} e^{-t e^z}], z in units of its standard deviation
+    powers = [(2, 0), (3, 0), (4, 0), (1, 1), (2, 1), (3, 1), (2, 2), (3, 2), (4, 2)]
+    moment = {(k, m): np.exp(k * log_scaled - scaled) @ (weights * nodes**m) for k, m in powers}
     log_decay = np.log(np.maximum(np.exp(-scaled) @ weights, 1e-300))
-    others = np.exp((n - 1.0) * log_decay)
-    without_two = np.exp(np.maximum(n - 2.0, 0.0) * log_decay)
-    squares = (n * others * moment[2]).sum(axis=1) * _LOG_STEP
-    cubes = (n * others * moment[3]).sum(axis=1) * _LOG_STEP / 2.0
-    fourth = n * others * moment[4] + n * (n - 1.0) * without_two * moment[2] ** 2
-    spread = squares - 2.0 * cubes + fourth.sum(axis=1) * _LOG_STEP / 6.0
+    one, two, three = (
+        np.prod([n - i for i in range(k)], axis=0) * np.exp(np.maximum(n - k, 0.0) * log_decay) for k in (1, 2, 3)
+    )
+
+    def integral(integrand: Array, power: int) -> Array:
+        return integrand.sum(axis=1) * _LOG_STEP / math.factorial(power - 1)
+
+    squares = integral(one * moment[2, 0], 2)
+    cubes = integral(one * moment[3, 0], 3)
+    spread = squares - 2.0 * cubes + integral(one * moment[4, 0] + two * moment[2, 0] ** 2, 4)
+    # sum a_j^2 z_j^2, sum a_j^2 z_j z and sum a_j^2 z^2, by which of their indices are the same key
+    mixed = one * moment[3, 2] + two * moment[2, 1] * moment[1, 1]
+    pairs = 2.0 * moment[3, 1] * moment[1, 1] + moment[2, 0] * moment[2, 2]
+    last = one * moment[4, 2] + two * pairs + three * moment[2, 0] * moment[1, 1] ** 2
+    stretch = integral(one * moment[2, 2], 2) - 2.0 * integral(mixed, 3) + integral(last, 4)
     # Logits of variance far above LARGEST_LOGIT_VARIANCE are beyond the quadrature: keep within what sums can be.
     squares = np.clip(squares, 1.0 / np.array(keys), 1.0)
-    return squares, np.clip(spread, 0.0, squares * (1.0 - squares))
+    cubes, spread = np.clip(cubes, squares**2, squares), np.clip(spread, 0.0, squares * (1.0 - squares))
+    return np.stack([squares, cubes, spread, np.maximum(stretch, 0.0)])
+
+
+def _uniform(keys: Value) -> Array:
+    """The same for weights that are all alike."""
+    share = 1.0 / np.asarray(keys)
+    return np.stack([share, share**2, share * (1.0 - share), share * (1.0 - share)])
 
 
 @lru_cache(maxsize=1024)
-def _at_grid_variance(index: int, length: int) -> tuple[Array, Array]:
+def _at_grid_variance(index: int, length: int) -> Array:
     keys = tuple(float(n) for n in range(1, length + 1))
     if index == 0:
-        uniform = 1.0 / np.array(keys)
-        return uniform, uniform * (1.0 - uniform)
+        return _uniform(np.array(keys))
     return _integrals(index * _VARIANCE_STEP, keys)
 
 
 def weight_sums(keys: Value, logit_variance: Value, fluctuation: float = 0.0) -> WeightSums:
-    """S and T of a softmax over independent Gaussian logits; exact, by quadrature (derived).
+    """Sums over the weights of a softmax over independent Gaussian logits; exact, by quadrature (derived).
 
     S tends to e^v / n for many keys, the form of arXiv 2403.09635.
 
     Args:
         keys: number of keys n; or an array of such numbers.
         logit_variance: v, variance of a logit across the keys; with an array of keys one for all or one for each,
-            and S and T are interpolated linearly between tabulated values 0.125 apart.
+            and the sums are interpolated linearly between tabulated values 0.125 apart.
         fluctuation: relative standard deviation of v between heads and queries.
     """
     if fluctuation > 0.0:
         above = weight_sums(keys, logit_variance * (1.0 + fluctuation))
         below = weight_sums(keys, logit_variance * (1.0 - fluctuation))
-        return WeightSums(0.5 * (above.squares + below.squares), 0.5 * (above.spread + below.spread))
+        return WeightSums(
+            0.5 * (above.squares + below.squares),
+            0.5 * (above.cubes + below.cubes),
+            0.5 * (above.spread + below.spread),
+            0.5 * (above.stretch + below.stretch),
+            0.5 * ((1.0 + fluctuation) * above.spread + (1.0 - fluctuation) * below.spread),
+        )
     if np.ndim(keys) == 0:
-        if logit_variance <= 0.0:
-            return WeightSums(1.0 / keys, (1.0 - 1.0 / keys) / keys)
-        (squares,), (spread,) = _integrals(round(float(logit_variance), 9), (float(keys),))
-        return WeightSums(float(squares), float(spread))
+        sums = _uniform(keys) if logit_variance <= 0.0 else _integrals(round(float(logit_variance), 9), (float(keys),))
+        squares, cubes, spread, stretch = sums.reshape(4).tolist()
+        return WeightSums(squares, cubes, spread, stretch, spread)
     n = np.asarray(keys).astype(int)
     length = int(n.max())
     place = np.maximum(np.broadcast_to(logit_variance, n.shape), 0.0) / _VARIANCE_STEP
@@ -90,8 +127,8 @@ def weight_sums(keys: Value, logit_variance: Value, fluctuation: float = 0.0) ->
     table = np.array([_at_grid_variance(index, length) for index in range(left.max() + 2)])
     share = place - left
     sums = (1.0 - share) * table[left, :, n - 1].T + share * table[left + 1, :, n - 1].T
-    squares, spread = sums[0].T, sums[1].T
-    return WeightSums(squares, spread)
+    squares, cubes, spread, stretch = (one.T for one in sums)
+    return WeightSums(squares, cubes, spread, stretch, spread)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,19 @@ def wrong(comparison: Comparison, factor: float = 1.02) -> Comparison:
     return replace(comparison, predicted=factor * comparison.predicted)
 
 
+# As negative as 16 tokens can be correlated, and half of that; gradients likewise.
+LOWEST = -1.0 / 15
+NEGATIVE: dict[str, Grid] = {
+    "linear": LinearGrid((64,), (96,), (16,), (0.5,), (1.0,), (LOWEST / 2, LOWEST), (1.5,), (LOWEST,), (1.2,)),
+    "relu": ActivationGrid((16,), (1.3,), (LOWEST / 2, LOWEST), (0.8,), (LOWEST,)),
+    "gelu": ActivationGrid((16,), (1.3,), (LOWEST / 2, LOWEST), (0.8,), (LOWEST,)),
+    "layernorm": LayerNormGrid((100,), (16,), (3.0,), (2.0,), (LOWEST / 2, LOWEST), (1.5,), (LOWEST,)),
+    "dropout": DropoutGrid((100,), (16,), (0.3,), (2.0,), (1.0,), (LOWEST / 2, LOWEST), (1.5,), (LOWEST,)),
+    "softmax": SoftmaxGrid((16,), (1.0,), (LOWEST / 2, LOWEST), (1.5,)),
+    "attention": AttentionGrid((100,), (32,), (16,), (LOWEST,), (0.6,), (0.1,), (1.0,), (1.0,), (LOWEST,)),
+}
+
+
 def test_the_grids_are_the_published_ones() -> None:
     counts = {name: grid.configurations for name, grid in GRIDS.items()}
     assert counts == {
@@ -81,6 +94,24 @@ def test_errors_over_the_published_grid_are_within_the_published_ones(component:
             assert seen, f"{comparison.quantity}: a factor of 1.02 is not seen"
 
 
+@pytest.mark.parametrize("component", NEGATIVE)
+def test_negative_correlations_are_simulated(component: str) -> None:
+    for comparison in SIMULATIONS[component](NEGATIVE[component], Settings()):
+        assert np.isfinite(comparison.simulated.value).all(), comparison.quantity
+        assert np.abs(comparison.z).max() < 4.5, comparison.quantity
+        if comparison.quantity.endswith("covariance") and comparison.simulated.standard_error.max() > 1e-6:
+            assert np.abs(wrong(comparison, 1.5).z).max() > 8.0, comparison.quantity
+
+
+def test_correlations_that_the_tokens_cannot_have_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"16 tokens .* \[-0.06667, 1\]"):
+        replace(NEGATIVE["linear"], correlations=(-0.07,))
+    with pytest.raises(ValueError, match="300 tokens"):
+        AttentionGrid(gradient_correlations=(-0.01,))
+    with pytest.raises(ValueError, match="two tokens"):
+        SoftmaxGrid(lengths=(1,))
+
+
 def test_linear_and_attention_on_a_small_part_of_their_grids() -> None:
     grids: dict[str, Grid] = {
         "linear": LinearGrid(d_in=(100,), d_out=(316,), lengths=(100,)),
@@ -94,6 +125,15 @@ def test_linear_and_attention_on_a_small_part_of_their_grids() -> None:
             assert np.abs(comparison.z).max() < 5.0
             if comparison.quantity != "x mean":
                 assert np.abs(wrong(comparison, 1.1).z).max() > 8.0
+
+
+def test_the_error_of_attentions_gradient_covariance_is_relative() -> None:
+    grid = AttentionGrid((100,), (32,), (100,), (0.1,), (0.6,), (0.0,), (1.0,), (1.0,), (0.0,))
+    by_name = {one.quantity: one for one in SIMULATIONS["attention"](grid, Settings(effort=0.2))}
+    covariance, variance = by_name["g covariance"], by_name["g variance"]
+    bad = wrong(covariance, 1.5)
+    assert covariance.predicted[0] < 0.75 * variance.predicted[0]
+    assert bad.errors[0] > 40.0, "of the covariance, not of the variance"
 
 
 def test_attention_where_deepscalelm_uses_it() -> None:
@@ -113,9 +153,9 @@ def test_sums_give_the_covariance_of_the_whole_matrix() -> None:
 
 def test_parts_give_the_moments_of_the_signal_they_make_up() -> None:
     draws = Draws(Settings(dtype=torch.float64), "test")
-    parts = [torch.ones(1, 50, dtype=torch.float64), draws.normal(1, 50), draws.normal(6, 50)]
+    parts = [torch.ones(1, 50, dtype=torch.float64), draws.normal(1, 50), draws.own_parts(6, 50)]
     moments = stack_batches([part_products(parts)] * 2)
-    weights = signal_weights(np.array([0.7]), np.array([1.5]), np.array([0.4]))
+    weights = signal_weights(np.array([0.7]), np.array([1.5]), np.array([0.4]), 6)
     y = sum(weight * part for weight, part in zip(weights[0], parts, strict=True))
     own, pair = own_and_pair(y, y)
     assert moments.mean_of(weights).value[0] == pytest.approx(y.mean().item())
