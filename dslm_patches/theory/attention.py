@@ -14,7 +14,7 @@ value path alone, with sum_j a_ij^2 = 1/L.
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -132,10 +132,14 @@ class Attention:
                 f"{LARGEST_LOGIT_VARIANCE:g}"
             )
         sums = weight_sums(keys, v, min(math.sqrt(2.0 * self._scatter), 1.0))
-        # Rows of logits are as correlated as their queries; of its keys, the query with more shares but a part.
-        fewer = WeightSums(*(mask.fewer(getattr(sums, field.name)) for field in fields(sums)))
-        pairs = pair_sums(mask.common_keys, mask.fewer(v), fewer, r, self._scatter)
-        return _Weights(v, key_correlation, sums, pairs.scaled(mask.common_keys / mask.more(keys)))
+        pairs = pair_sums(
+            (mask.common_keys, mask.more(keys)),
+            (sums.map(mask.fewer), sums.map(mask.more)),
+            mask.fewer(v),
+            r,  # rows of logits are as correlated as their queries
+            self._scatter,
+        )
+        return _Weights(v, key_correlation, sums, pairs)
 
     def forward(self, x: Moments) -> Moments:
         """Averaged values: d wv^2 s times `averaged_variance`, and the covariance likewise with O in place of S."""
