@@ -132,10 +132,14 @@ class Attention:
                 f"{LARGEST_LOGIT_VARIANCE:g}"
             )
         sums = weight_sums(keys, v, min(math.sqrt(2.0 * self._scatter), 1.0))
-        # Rows of logits are as correlated as their queries; of its keys, the query with more shares but a part.
-        fewer = WeightSums(*(mask.fewer(getattr(sums, field.name)) for field in fields(sums)))
-        pairs = pair_sums(mask.common_keys, mask.fewer(v), fewer, r, self._scatter)
-        return _Weights(v, key_correlation, sums, pairs.scaled(mask.common_keys / mask.more(keys)))
+        pairs = pair_sums(
+            (mask.common_keys, mask.more(keys)),
+            (sums.map(mask.fewer), sums.map(mask.more)),
+            mask.fewer(v),
+            r,  # rows of logits are as correlated as their queries
+            self._scatter,
+        )
+        return _Weights(v, key_correlation, sums, pairs)
 
     def forward(self, x: Moments) -> Moments:
         """Averaged values: d wv^2 s times `averaged_variance`, and the covariance likewise with O in place of S."""
@@ -152,16 +156,16 @@ class Attention:
 
     def backward(self, x: Moments, g: Moments) -> Moments:
         """Gradient at the input through V, K and Q."""
-        head_size = self.attention_size // self.num_heads
-        if head_size < SMALLEST_HEAD:
-            warn_outside(f"attention: heads of {head_size} features; the gradient was checked from {SMALLEST_HEAD} up")
         mask = self._mask
         if np.ndim(g.covariance) == 0:
             check_correlation(g.correlation, self.seq_length)
         g = mask.positions(g)
         s, r, scatter = self._input(x)
         kappa = self._logit_scale(s)
-        if kappa * self._scatter > LARGEST_RETURN:
+        head_size = self.attention_size // self.num_heads
+        if head_size < SMALLEST_HEAD:
+            warn_outside(f"attention: heads of {head_size} features; the gradient was checked from {SMALLEST_HEAD} up")
+        elif kappa * self._scatter > LARGEST_RETURN:
             warn_outside(
                 f"attention: logits of variance {kappa:.3g} from heads of {head_size} of {self.hidden_size} features; "
                 f"the gradient was checked up to {LARGEST_RETURN / self._scatter:.3g} there"

@@ -1,7 +1,8 @@
 """Softmax over independent Gaussian logits: how concentrated its weights are, and its gradient."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import numpy as np
@@ -23,6 +24,8 @@ class WeightSums:
         cubes: C = E[sum_j a_j^3].
         spread: T = E[tr P^2] = E[sum a_j^2 - 2 sum a_j^3 + (sum a_j^2)^2], P = diag(a) - a a^T the softmax's slope.
         stretch: E[sum_j a_j^2 (z_j - z)^2] / v, what T is along the direction that the weights depend on.
+        among_many, spread_among_many: m E[sum_j a_j b_j] and m E[tr P P'] beside a softmax b, of slope P', over the
+            same logits and far more, m in all.
         moving_spread: E[v T] / E[v] where the logits' variance v fluctuates; T where it does not.
     """
 
@@ -30,7 +33,13 @@ class WeightSums:
     cubes: Value
     spread: Value
     stretch: Value
+    among_many: Value
+    spread_among_many: Value
     moving_spread: Value
+
+    def map(self, change: Callable[[Value], Value]) -> "WeightSums":
+        """Each sum changed alike."""
+        return WeightSums(*(change(getattr(self, field.name)) for field in fields(self)))
 
     @property
     def lean(self) -> Value:
@@ -38,14 +47,22 @@ class WeightSums:
         return 3.0 * self.spread - 2.0 * self.squares + 2.0 * self.cubes
 
     @property
+    def mean_curvature(self) -> Value:
+        """n E[d^2 a_j / dz_j^2] = 1 - 3 S + 2 C."""
+        return 1.0 - 3.0 * self.squares + 2.0 * self.cubes
+
+    @property
     def squares_lean(self) -> Value:
         """E[sum_j a_j^2 (z_j^2 - v)] / v^2 = 4 S - 10 C + 6 E[sum a_j^4], by parts; C^2/S in place of the last."""
         return 4.0 * self.squares - 10.0 * self.cubes + 6.0 * self.cubes**2 / self.squares
 
 
+_INTEGRATED = tuple(field.name for field in fields(WeightSums))[:-1]
+
+
 @lru_cache(maxsize=1024)
 def _integrals(logit_variance: float, keys: tuple[float, ...]) -> Array:
-    """S, C, T and the stretch for each number of keys, [4, keys].
+    """The sums but for the last, in their order, for each number of keys, [6, keys].
 
     1/(sum_j e^{z_j})^k is the integral of t^(k-1)/(k-1)! exp(-t sum_j e^{z_j}) over t > 0, in which the keys factor:
     S = n Int t E[e^{2z - t e^z}] E[e^{-t e^z}]^(n-1) dt, and likewise the third and fourth powers.
@@ -75,16 +92,21 @@ def _integrals(logit_variance: float, keys: tuple[float, ...]) -> Array:
     pairs = 2.0 * moment[3, 1] * moment[1, 1] + moment[2, 0] * moment[2, 2]
     last = one * moment[4, 2] + two * pairs + three * moment[2, 0] * moment[1, 1] ** 2
     stretch = integral(one * moment[2, 2], 2) - 2.0 * integral(mixed, 3) + integral(last, 4)
+    # Beside many keys b_j is e^{z_j} over a constant: one power of t less.
+    many = np.exp(-log_t - 0.5 * logit_variance)
+    among_many = integral(one * moment[2, 0] * many, 1)
+    spread_among_many = among_many - integral(one * moment[3, 0] * many, 2)
     # Logits of variance far above LARGEST_LOGIT_VARIANCE are beyond the quadrature: keep within what sums can be.
     squares = np.clip(squares, 1.0 / np.array(keys), 1.0)
     cubes, spread = np.clip(cubes, squares**2, squares), np.clip(spread, 0.0, squares * (1.0 - squares))
-    return np.stack([squares, cubes, spread, np.maximum(stretch, 0.0)])
+    return np.stack([squares, cubes, spread, np.maximum(stretch, 0.0), among_many, spread_among_many])
 
 
 def _uniform(keys: Value) -> Array:
     """The same for weights that are all alike."""
     share = 1.0 / np.asarray(keys)
-    return np.stack([share, share**2, share * (1.0 - share), share * (1.0 - share)])
+    spread = share * (1.0 - share)
+    return np.stack([share, share**2, spread, spread, np.ones_like(share), 1.0 - share])
 
 
 @lru_cache(maxsize=1024)
@@ -109,17 +131,13 @@ def weight_sums(keys: Value, logit_variance: Value, fluctuation: float = 0.0) ->
     if fluctuation > 0.0:
         above = weight_sums(keys, logit_variance * (1.0 + fluctuation))
         below = weight_sums(keys, logit_variance * (1.0 - fluctuation))
-        return WeightSums(
-            0.5 * (above.squares + below.squares),
-            0.5 * (above.cubes + below.cubes),
-            0.5 * (above.spread + below.spread),
-            0.5 * (above.stretch + below.stretch),
-            0.5 * ((1.0 + fluctuation) * above.spread + (1.0 - fluctuation) * below.spread),
-        )
+        means = {name: 0.5 * (getattr(above, name) + getattr(below, name)) for name in _INTEGRATED}
+        moving = 0.5 * ((1.0 + fluctuation) * above.spread + (1.0 - fluctuation) * below.spread)
+        return WeightSums(**means, moving_spread=moving)
     if np.ndim(keys) == 0:
         sums = _uniform(keys) if logit_variance <= 0.0 else _integrals(round(float(logit_variance), 9), (float(keys),))
-        squares, cubes, spread, stretch = sums.reshape(4).tolist()
-        return WeightSums(squares, cubes, spread, stretch, spread)
+        values = dict(zip(_INTEGRATED, sums.reshape(-1).tolist(), strict=True))
+        return WeightSums(**values, moving_spread=values["spread"])
     n = np.asarray(keys).astype(int)
     length = int(n.max())
     place = np.maximum(np.broadcast_to(logit_variance, n.shape), 0.0) / _VARIANCE_STEP
@@ -127,8 +145,8 @@ def weight_sums(keys: Value, logit_variance: Value, fluctuation: float = 0.0) ->
     table = np.array([_at_grid_variance(index, length) for index in range(left.max() + 2)])
     share = place - left
     sums = (1.0 - share) * table[left, :, n - 1].T + share * table[left + 1, :, n - 1].T
-    squares, cubes, spread, stretch = (one.T for one in sums)
-    return WeightSums(squares, cubes, spread, stretch, spread)
+    arrays = dict(zip(_INTEGRATED, (one.T for one in sums), strict=True))
+    return WeightSums(**arrays, moving_spread=arrays["spread"])
 
 
 @dataclass(frozen=True)

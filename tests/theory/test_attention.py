@@ -27,19 +27,20 @@ class Point:
     rg: float
     std: float
     p: float
+    causal: bool = False
 
     @property
     def head(self) -> Attention:
         d = self.hidden_size
         variance = self.std**2 / d
-        return Attention(d, self.head_size, 1, variance, variance, 1.0 / d, self.length, dropout=self.p)
+        return Attention(d, self.head_size, 1, variance, variance, 1.0 / d, self.length, self.causal, self.p)
 
     @property
     def predicted(self) -> Tensor:
         """Variance and covariance of the output, then of the gradient at the input."""
         x = Moments.correlated(1.0, self.r)
         out, back = self.head.forward(x), self.head.backward(x, Moments.correlated(1.0, self.rg))
-        return torch.tensor([out.variance, out.covariance, back.variance, back.covariance])
+        return torch.tensor([one for m in (out, back) for one in (m.mean_variance, m.mean_covariance)])
 
 
 def tokens(count: int, length: int, features: int, r: float, draw: torch.Generator) -> Tensor:
@@ -63,7 +64,10 @@ def simulated(point: Point, count: int, draw: torch.Generator) -> Tensor:
     x = tokens(count, length, d, point.r, draw).requires_grad_()
     g = tokens(count, length, head, point.rg, draw)
     query, key, value = (x @ torch.randn(count, d, head, generator=draw) / math.sqrt(d) for _ in range(3))
-    weights = (point.std**2 * query @ key.transpose(1, 2) / math.sqrt(head)).softmax(-1)
+    logits = point.std**2 * query @ key.transpose(1, 2) / math.sqrt(head)
+    if point.causal:
+        logits = logits.masked_fill(torch.ones(length, length, dtype=torch.bool).triu(1), -math.inf)
+    weights = logits.softmax(-1)
     kept = torch.rand(weights.shape, generator=draw) >= point.p
     y = (weights * kept / (1.0 - point.p)) @ value
     return torch.cat([moments(y), moments(torch.autograd.grad(y, x, g)[0])], 1)
@@ -82,6 +86,9 @@ INSIDE = [
     Point(56, 33, 59, r=0.93, rg=0.0, std=1.35, p=0.9),
     Point(33, 33, 78, r=0.0, rg=0.44, std=1.34, p=0.0),
     Point(100, 32, 16, r=-1 / 15, rg=-1 / 15, std=0.6, p=0.1),
+    Point(128, 32, 64, r=0.2, rg=0.5, std=1.265, p=0.1, causal=True),
+    Point(128, 32, 64, r=0.5, rg=0.5, std=1.265, p=0.0, causal=True),
+    Point(64, 32, 12, r=0.0, rg=0.9, std=1.0, p=0.5, causal=True),
 ]
 
 
