@@ -14,7 +14,7 @@ value path alone, with sum_j a_ij^2 = 1/L.
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
