@@ -98,8 +98,8 @@ def check_resume(args: Namespace, saved: dict[str, Any], folder: str) -> None:
 def notes_on_resume(args: Namespace, saved: dict[str, Any], folder: str) -> list[str]:
     """What a run that goes on from a checkpoint has to know: of a decay that ends before it, of an earlier version."""
     notes = []
-    derived = not args.override_opt_param_scheduler and saved.get("train_iters") == saved.get("lr_decay_iters")
-    if derived and args.train_iters > args.lr_decay_iters and args.lr_decay_style != "constant":
+    ends = args.decay_is_recorded and args.lr_decay_style != "constant"
+    if ends and args.train_iters > args.lr_decay_iters:
         notes.append(
             f"warning: --train-iters {args.train_iters} goes beyond the {args.lr_decay_iters} iterations that the "
             f"learning rate decays over, as the run began: the rest is trained at --min-lr {args.min_lr:g} (or with "
@@ -111,7 +111,8 @@ def notes_on_resume(args: Namespace, saved: dict[str, Any], folder: str) -> list
             "they come in another order, so that some of this epoch are seen again and others not"
         )
     names = (*CLASSES[OnResume.COURSE], *CLASSES[OnResume.BY_NAME])
-    unknown = [spelled(name) for name in names if name not in saved]
+    given = [name for name in names if getattr(args, name, None) not in (None, False)]
+    unknown = [spelled(name) for name in given if name not in saved]
     if unknown:
         notes.append(f"warning: --load: {folder} does not record {', '.join(unknown)}: taken as given")
     return notes
