@@ -11,13 +11,10 @@ export PATH="$PWD/.venv/bin:$PATH"
 spread=(--numprocesses 2 --dist loadfile --no-loadscope-reorder)
 case "${1:-}" in
     "") chosen=("${spread[@]}" -m "not slow") ;;
-    --all) chosen=("${spread[@]}" --durations 10 --cov --cov-report "") ;;
+    --all) chosen=("${spread[@]}" --durations 10 --cov --cov-report term:skip-covered) ;;
     *) exec python -m pytest "$@" ;;
 esac
 ruff check .
 ruff format --check .
 mypy
 python -m pytest "${chosen[@]}" "${@:2}"
-if [ "${1:-}" = --all ]; then
-    coverage report
-fi
