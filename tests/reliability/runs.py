@@ -47,11 +47,7 @@ class Run:
         self.process = subprocess.Popen(
             [*words, program, *argv],
             cwd=ROOT,
-            # Without coverage's start in each process: measured so, a rank that was sent SIGUSR1 never ended.
-            env={
-                **{name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
-                **{"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT), **environment},
-            },
+            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": ROOT, **environment},
             stdout=self._output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
