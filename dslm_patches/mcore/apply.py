@@ -14,6 +14,12 @@ from dslm_patches.mcore.residual import scale_residuals
 from dslm_patches.mcore.shape import model_shape
 from dslm_patches.schemes import DepthScheme, NormPlacement, SchemeOptions, build_scheme
 
+_OF_THE_MODEL = (
+    *("hidden_size", "ffn_hidden_size", "attention_size", "head_size", "causal", "activation", "gated"),
+    *("hidden_dropout", "attention_dropout", "embedding_tables", "tied_output"),
+)
+"""What a prescription's shape and a model must have in common: all but what its data decide."""
+
 
 @dataclass
 class AppliedScheme:
@@ -52,14 +58,16 @@ def apply_scheme(
         The prescription that was applied, also found in `model.applied_scheme`.
 
     Raises:
-        UserError: unknown scheme, a model of another kind, a model whose norm placement is not the scheme's, a
-            parameter without role. The model is then as it was.
+        UserError: unknown scheme, a model of another kind, a model whose norm placement is not the scheme's or whose
+            shape is not the prescription's, a parameter without role. The model is then as it was.
     """
     refuse_unknown_model(model)
     layers = transformer_layers(model)
     if isinstance(scheme, str):
         placed = _norm_placement(layers[0]) if layers else "pre"
         scheme = build_scheme(scheme, model_shape(model), options or SchemeOptions(norm_placement=placed))
+    else:
+        _check_shape(model, scheme)
     for layer in layers:
         _check_placement(layer, scheme)
     if initialize:
@@ -72,6 +80,16 @@ def apply_scheme(
 
 def _norm_placement(layer: nn.Module) -> NormPlacement:
     return "post" if isinstance(layer, PostLNTransformerLayer) else "pre"
+
+
+def _check_shape(model: Any, scheme: DepthScheme) -> None:
+    own = model_shape(model)
+    if len(scheme.layers) != own.num_layers:
+        raise UserError(f"the scheme is of {len(scheme.layers)} layers and the model of {own.num_layers}")
+    for name in _OF_THE_MODEL if scheme.shape is not None else ():
+        wanted, found = getattr(scheme.shape, name), getattr(own, name)
+        if wanted != found:
+            raise UserError(f"the scheme is of a model whose {name} is {wanted}, and this one's is {found}")
 
 
 def _check_placement(layer: nn.Module, scheme: DepthScheme) -> None:

@@ -1,6 +1,7 @@
 """Depth schemes: what each prescribes for a model, as data. A scheme is one file here, found by its decorator."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pkgutil import iter_modules
 
@@ -60,4 +61,4 @@ def build_scheme(name: str, shape: ModelShape, options: SchemeOptions | None = N
     names = scheme_names()
     if name not in names:
         raise UserError(f"unknown depth scheme {name!r}: known are {', '.join(names)}")
-    return _BUILDERS[name](shape, options or SchemeOptions())
+    return replace(_BUILDERS[name](shape, options or SchemeOptions()), shape=shape)

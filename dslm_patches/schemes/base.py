@@ -96,6 +96,7 @@ class DepthScheme:
         layers: one prescription a layer, from the bottom.
         model_std: std of the weights outside the layers.
         head_scale: factor on the hidden states just before the output logits.
+        shape: the model that it was reckoned for; None of one that was written by hand.
     """
 
     name: str
@@ -103,6 +104,7 @@ class DepthScheme:
     layers: tuple[LayerPrescription, ...]
     model_std: Mapping[WeightRole, float]
     head_scale: float = 1.0
+    shape: ModelShape | None = None
 
     def std(self, role: WeightRole, layer_number: int | None = None) -> float:
         """Std of a role, in layer `layer_number` (from 1) or outside the layers (None)."""

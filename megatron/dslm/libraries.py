@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import warnings
+from types import TracebackType
 
 _NOISE = (
     # megatron-core tells at each import what is not installed; the summary says which layers run.
@@ -23,8 +24,10 @@ def prepare_libraries() -> None:
     """Call it before megatron-core is imported.
 
     Without a GPU megatron-core finds neither Transformer Engine nor Apex. What Python warns of and megatron-core logs
-    is shown once, by the first rank, but for what is known to say nothing; errors are shown by all ranks.
+    is shown once, by the first rank, but for what is known to say nothing; errors are shown by all ranks. Ctrl-C while
+    libraries are imported ends the program with one line.
     """
+    sys.excepthook = _hook
     heard = _Once(logging.WARNING if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     for logger in (logging.getLogger("py.warnings"), logging.getLogger("megatron.core")):
         logger.handlers, logger.propagate = [heard], False
@@ -38,6 +41,13 @@ def prepare_libraries() -> None:
     if not torch.cuda.is_available():
         for message in _NOISE_WITHOUT_GPU:
             warnings.filterwarnings("ignore", message=message)
+
+
+def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print(f"{os.path.basename(sys.argv[0])}: interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 class _Once(logging.Handler):

@@ -61,8 +61,8 @@ def changed(args: argparse.Namespace, name: str) -> argparse.Namespace:
 @pytest.mark.parametrize("name", [*CLASSES[OnResume.NEVER], *CLASSES[OnResume.COURSE], *CLASSES[OnResume.BY_NAME]])
 def test_another_value_is_refused_by_name_and_taken_by_leave(args: argparse.Namespace, name: str) -> None:
     kind = CLASS_OF[name]
-    if name in ("vocab_file", "merge_file", "tokenizer_type"):
-        return  # by the vocabulary's content, below
+    if name in ("model", "vocab_file", "merge_file", "tokenizer_type"):
+        return  # told in words of their own, below
     saved = json.loads(json.dumps(recorded_arguments(args, 3)))
     check_resume(args, saved, "run")
     other = changed(args, name)
@@ -87,8 +87,58 @@ def test_data_are_known_by_content_not_by_path(args: argparse.Namespace) -> None
     check_resume(moved, saved, "run")
     other = copy.copy(args)
     other.contents = {"data_path": [["0" * 32], None]}
-    with pytest.raises(UserError, match=r"--data-path .*other content.*--override-settings data-path"):
+    with pytest.raises(UserError, match=r"--data-path .*other data.*--override-settings data-path"):
         check_resume(other, saved, "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "theirs", "same"),
+    [
+        ("split", "90,5,5", "0.9,0.05,0.05", True),
+        ("split", "90,5,5", "90,10,0", False),
+        ("init_method_std", 0.02, None, True),
+        ("init_method_std", 0.01, None, False),
+    ],
+)
+def test_two_spellings_of_a_setting_are_one(
+    args: argparse.Namespace, name: str, ours: object, theirs: object, same: bool
+) -> None:
+    other = copy.copy(args)
+    setattr(other, name, ours)
+    saved = {**recorded_arguments(args, 3), name: theirs}
+    if same:
+        check_resume(other, saved, "run")
+    else:
+        with pytest.raises(UserError):
+            check_resume(other, saved, "run")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "same"),
+    [
+        ([["a"], None], [["a"], [3.0]], True),
+        ([["a", "b"], [1.0, 3.0]], [["a", "b"], [0.25, 0.75]], True),
+        ([["a", "b"], [1.0, 3.0]], [["a", "b"], None], False),
+    ],
+)
+def test_weights_are_shares(args: argparse.Namespace, ours: object, theirs: object, same: bool) -> None:
+    other = copy.copy(args)
+    other.contents = {"data_path": ours}
+    saved = {**recorded_arguments(args, 3), "contents": {"data_path": theirs}}
+    if same:
+        check_resume(other, saved, "run")
+    else:
+        with pytest.raises(UserError, match="--override-settings data-path"):
+            check_resume(other, saved, "run")
+
+
+def test_another_program_or_vocabulary_is_told_as_that(args: argparse.Namespace) -> None:
+    saved = recorded_arguments(args, 3)
+    with pytest.raises(UserError, match="holds a GPT, and this program trains a BERT"):
+        check_resume(args, {**saved, "model": "gpt"}, "run")
+    for name, value in (("vocab_size", 7), ("tokenizer_sha256", "0" * 64)):
+        with pytest.raises(UserError, match=f"--vocab-file {args.vocab_file} is not the vocabulary"):
+            check_resume(args, {**saved, name: value}, "run")
 
 
 def test_dropout_belongs_to_the_scheme_under_dslm(args: argparse.Namespace) -> None:
@@ -96,7 +146,7 @@ def test_dropout_belongs_to_the_scheme_under_dslm(args: argparse.Namespace) -> N
     dslm.depth_scheme = "dslm"
     saved = json.loads(json.dumps(recorded_arguments(dslm, 3)))
     dslm.hidden_dropout, dslm.override_settings = 0.0, ["hidden_dropout"]
-    with pytest.raises(UserError, match="another model: --hidden-dropout"):
+    with pytest.raises(UserError, match="another model, scheme or optimizer: --hidden-dropout"):
         check_resume(dslm, saved, "run")
 
 
@@ -104,7 +154,9 @@ def test_dropout_belongs_to_the_scheme_under_dslm(args: argparse.Namespace) -> N
     ("words", "named"),
     [
         (["lr"], "--override-opt-param-scheduler"),
-        (["num-layers"], "no setting that can be taken over"),
+        (["num-layers"], "a run keeps that for as long as it lives"),
+        (["train-data"], "no setting that can be taken over here; these can: data-path"),
+        (["seed,mask-probe"], "mask-probe: no setting"),
         (["--seeed"], "seeed: no setting"),
     ],
 )

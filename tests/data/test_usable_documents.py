@@ -1,5 +1,6 @@
 """Documents that BERT sampling leaves out: counted against what megatron-core samples, and told before a run starts."""
 
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from megatron.core.datasets.blended_megatron_dataset_config import (
 from dslm_patches.errors import UserError
 from megatron.dslm.arguments import parse_args
 from megatron.dslm.arguments.data_files import _prefixes, _split_edges
+from megatron.dslm.data.content import describe_data
 from megatron.dslm.data.usable_documents import DocumentCounts, count_documents, told
 from megatron.dslm.data.vocab_training import train_bpe
 from tests.reliability.site import make_site, pretraining_flags, words, write_data
@@ -168,8 +170,6 @@ def test_prefixes_of_a_blend(blend: list[str], prefixes: list[str]) -> None:
         ("a 1", "positive weight"),
         ("a b 2020", "write ./2020"),
         ("2020 a", "write ./2020"),
-        ("a b a", "names a twice"),
-        ("1 a 2 a", "names a twice"),
     ],
 )
 def test_blends_that_are_refused(blend: str, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,3 +177,15 @@ def test_blends_that_are_refused(blend: str, complaint: str, tmp_path: Path, mon
     (tmp_path / "2020.idx").touch()
     with pytest.raises(UserError, match=complaint):
         _prefixes("--data-path", blend.split())
+
+
+@pytest.mark.parametrize("blend", ["a b a", "1 a 2 a", "a ./a", "a copy"])
+def test_data_that_come_twice_are_refused(blend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, token in (("a", 5), ("b", 6), ("copy", 5)):
+        write_data(tmp_path / name, [[token, 7]], [0, 1])
+    args = Namespace(data_path=blend.split(), train_data_path=None, valid_data_path=None, test_data_path=None)
+    with pytest.raises(UserError, match=r"--data-path names (a twice|a and (./a|copy), which hold the same data)"):
+        describe_data(args)
+    args.data_path, args.train_data_path, args.valid_data_path = None, ["a", "b"], ["copy"]
+    describe_data(args)

@@ -19,6 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import coverage
 import psutil
 
 from tests.distributed.worker import Call, Reply, serve
@@ -118,7 +119,8 @@ class RankPool:
         for rank in started:
             ours, theirs = context.Pipe()
             # Not daemonic: the checkpoint writer starts processes of its own.
-            process = context.Process(target=serve, args=(theirs, str(self._log(rank))), daemon=False)
+            measured = coverage.Coverage.current() is not None
+            process = context.Process(target=serve, args=(theirs, str(self._log(rank)), measured), daemon=False)
             with _cpu_only_environment():
                 process.start()
             theirs.close()

@@ -42,8 +42,23 @@ class Reply:
     error: str | None = None
 
 
-def serve(connection: Connection, log_path: str) -> None:
-    """Run calls until the parent sends None or is gone. Output goes to `log_path`."""
+def serve(connection: Connection, log_path: str, measured: bool) -> None:
+    """Run calls until the parent sends None or is gone. Output goes to `log_path`.
+
+    Args:
+        measured: which lines run is kept beside what the parent measures itself, for it to combine.
+    """
+    if not measured:
+        return _serve(connection, log_path)
+    import coverage
+
+    measure = coverage.Coverage(data_suffix=True)
+    with measure.collect():
+        _serve(connection, log_path)
+    measure.save()
+
+
+def _serve(connection: Connection, log_path: str) -> None:
     os.setpgrp()
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(log, 1)

@@ -103,9 +103,9 @@ def test_a_longer_run_keeps_its_course_and_another_is_refused(ranks: RankPool, p
     longer = [*argv, "--epochs", "2"]
     for flags, named in (
         (["--lr-decay-iters", "10"], ["--lr-decay-iters 10 (saved: 5)", "--override-opt-param-scheduler"]),
-        (["--global-batch-size", "4"], ["--global-batch-size 4 (saved: 8)", "--override-settings global-batch-size"]),
+        (["--global-batch-size", "4"], ["--global-batch-size 4 (saved: 8)", "start a new run"]),
         (["--train-data", train, train], ["--train-data", "(saved: ", "--override-settings train-data"]),
-        (["--override-settings", "global-batch-size"], ["--override-settings global-batch-size", "epochs"]),
+        (["--override-settings", "global-batch-size"], ["--override-settings global-batch-size", "no setting"]),
     ):
         code, output = ranks.run(1, WORKER, process_group=False, argv=[*longer, *flags])[-1]
         assert code == 2
@@ -118,6 +118,20 @@ def test_a_longer_run_keeps_its_course_and_another_is_refused(ranks: RankPool, p
     output = run(ranks, 1, [*longer, "--override-opt-param-scheduler"])
     assert len(losses(output)) == 5
     assert "lr 0.000e+00" not in output.split("iteration  6/10")[1].split("iteration  7/10")[0]
+
+
+def test_the_best_of_other_data_does_not_count(ranks: RankPool, pretrained: str, tmp_path: Path) -> None:
+    train, valid = write_qqp(tmp_path / "train.tsv", 40), write_qqp(tmp_path / "dev.tsv", 21)
+    argv = ["--task", "QQP", "--pretrained-checkpoint", pretrained, *SMALL, "--train-data", train]
+    argv += ["--save", str(tmp_path / "run"), "--load", str(tmp_path / "run")]
+    run(ranks, 1, [*argv, "--epochs", "1", "--valid-data", valid])
+    path = tmp_path / "run" / "best" / "score.json"
+    score = json.loads(path.read_text())
+    path.write_text(json.dumps({**score, "score": 2.0}))
+    run(ranks, 1, [*argv, "--epochs", "2", "--valid-data", valid])
+    assert json.loads(path.read_text())["score"] == 2.0, "the best so far"
+    run(ranks, 1, [*argv, "--epochs", "3", "--valid-data", train, "--override-settings", "valid-data"])
+    assert json.loads(path.read_text())["iteration"] == 15, "of other data"
 
 
 @pytest.mark.slow

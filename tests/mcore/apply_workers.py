@@ -18,7 +18,7 @@ from megatron.core.transformer.transformer_layer import TransformerLayer
 
 from dslm_patches.errors import UserError
 from dslm_patches.mcore import apply_scheme, layer_spec, model_shape, use_cpu_kernels, with_norm_placement
-from dslm_patches.schemes import SchemeOptions
+from dslm_patches.schemes import SchemeOptions, build_scheme
 from tests.mcore import vanilla_workers
 
 SEED = 5
@@ -219,6 +219,18 @@ def placed_twice() -> list[str]:
     """Layer classes of megatron-core's BERT spec, placed "post", and then "pre"."""
     post = with_norm_placement(bert_layer_specs.bert_layer_local_spec, "post")
     return [post.module.__name__, with_norm_placement(post, "pre").module.__name__]
+
+
+def foreign_prescriptions() -> dict[str, str]:
+    """What `apply_scheme` says to a prescription of a model that differs in one thing; "" where it accepts."""
+    own = model_shape(gpt())
+    changes = {"num_layers": own.num_layers + 1, "hidden_size": 2 * own.hidden_size, "causal": False}
+    changes |= {"attention_dropout": 0.5, "seq_length": 2 * own.seq_length}
+    told_of = {}
+    for name, value in changes.items():
+        foreign = build_scheme("megatron", replace(own, **{name: value}))
+        told_of[name] = told(partial(apply_scheme, scheme=foreign, seed=1), gpt())
+    return told_of
 
 
 def failed_apply() -> tuple[bool, bool]:

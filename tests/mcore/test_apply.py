@@ -37,6 +37,14 @@ def test_models_of_another_kind_are_refused_by_name(ranks: RankPool) -> None:
         assert all(name in message for message in messages), (name, messages)
 
 
+def test_a_prescription_of_another_model_is_refused(ranks: RankPool) -> None:
+    (found,) = ranks.run(1, f"{WORKERS}:foreign_prescriptions", layout={})
+    assert found.pop("seq_length") == "", "data decide that"
+    assert "3 layers and the model of 2" in found.pop("num_layers")
+    for name, message in found.items():
+        assert f"a model whose {name} is" in message, name
+
+
 def test_specs_of_another_kind_are_refused_by_name(ranks: RankPool) -> None:
     (found,) = ranks.run(1, f"{WORKERS}:refused_specs", layout={})
     for name, messages in found.items():

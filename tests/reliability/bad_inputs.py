@@ -116,6 +116,7 @@ def _hf_folder(config: str, *files: str) -> Callable[[Path], object]:
     return damage
 
 
+_OVERRIDE = "--override-opt-param-scheduler"
 _RANGES = [
     *_out_of_range("num_layers", "-4", "0", "two"),
     *_out_of_range("hidden_size", "0"),
@@ -191,6 +192,27 @@ _CONTRADICTIONS = [
         {"lr_warmup_iters": "1", "lr_warmup_fraction": "0.1"},
     ),
     BadInput("WSD without its length", ("--lr-wsd-decay-iters",), {"lr_decay_style": "WSD"}),
+    BadInput(
+        "WSD longer than its course",
+        ("--lr-wsd-decay-iters 10", "--lr-warmup-iters 2"),
+        {"lr_decay_style": "WSD", "lr_wsd_decay_iters": "10", "lr_warmup_iters": "2"},
+    ),
+    BadInput(
+        "warm-up from above",
+        ("--lr-warmup-init 0.1", "--lr 0.001"),
+        {"lr_warmup_iters": "2", "lr_warmup_init": "0.1"},
+    ),
+    BadInput("seed of 40 bits", ("--seed", str(2**40)), {"seed": str(2**40)}),
+    BadInput(
+        "lowest of a constant rate",
+        ("--min-lr", "--lr-decay-style"),
+        {"min_lr": "1e-5", "lr_decay_style": "constant"},
+    ),
+    BadInput(
+        "evaluations of nothing", ("--eval-interval 7", "--eval-iters"), {"eval_interval": "7", "eval_iters": "0"}
+    ),
+    BadInput("override without load", ("--override-opt-param-scheduler needs --load",), extra=_OVERRIDE),
+    BadInput("sites without traces", ("--trace-sites", "--trace-interval"), extra="--trace-sites layer"),
     BadInput("traces nowhere", ("--trace-interval", "--trace-dir"), {"trace_interval": "5"}),
     BadInput("theory without traces", ("--trace-theory", "--trace-interval"), extra="--trace-theory"),
     BadInput("unknown site", ("--trace-sites", "nowhere"), extra="--trace-sites nowhere"),
@@ -334,6 +356,17 @@ _VOCABULARIES = [
 ]
 _RESUME: dict[str, str | None] = {"load": "{site}/saved", "save": "{site}/saved"}
 _CHECKPOINTS = [
+    BadInput(
+        "load one checkpoint",
+        ("--load {site}/saved/iter_0000020", "--load {site}/saved"),
+        {"load": "{site}/saved/iter_0000020"},
+    ),
+    BadInput(
+        "load a Hugging Face folder",
+        ("--load {site}/hf", "--pretrained-checkpoint"),
+        {"load": "{site}/hf"},
+        damage=_hf_folder("{}"),
+    ),
     BadInput("load a file", ("--load", "vocab.txt"), {"load": "{site}/vocab.txt"}),
     BadInput("save into a file", ("--save", "vocab.txt"), {"save": "{site}/vocab.txt/x"}),
     BadInput("save where nothing can be", ("--save /proc/run",), {"save": "/proc/run"}),

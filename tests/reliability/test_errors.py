@@ -1,5 +1,6 @@
 """What failed is told as what it is: a lost peer, no memory, a read error, a bug with its traceback, once."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +127,46 @@ def test_a_bug_on_one_rank_alone_keeps_its_traceback(ranks: RankPool, corpus: No
     assert output.count("Traceback (most recent call last)") == 1
     assert "fault_workers.py" in output
     assert output.splitlines()[-1].startswith("pretrain_bert.py: rank 0, iteration 1: ValueError: too many values")
+
+
+@pytest.mark.parametrize("fault", ["leave", "leave with words"])
+def test_a_library_that_leaves_from_a_step_is_a_bug(ranks: RankPool, corpus: None, tmp_path: Path, fault: str) -> None:
+    call = {"place": "step", "fault": fault, "ranks": [0]}
+    argv = command(tmp_path)
+    ((code, output),) = ranks.run(
+        1, f"{WORKERS}:run_with_a_fault", process_group=False, argv=argv, model="bert", **call
+    )
+    assert code == 1, output
+    assert output.count("Traceback (most recent call last)") == 1
+    assert output.splitlines()[-1].startswith("pretrain_bert.py: rank 0, iteration 1: SystemExit: ")
+
+
+FAILING_DATA = """
+from megatron.dslm.data.bert_samples import BertSamples
+
+def bug(self, number):
+    raise ZeroDivisionError("in the data")
+
+BertSamples.__getitem__ = bug
+import pretrain_bert
+if __name__ == "__main__":
+    pretrain_bert.main()
+"""
+
+
+def test_a_bug_in_a_data_loader_ends_the_run(corpus: None, tmp_path: Path) -> None:
+    """Loaders ignore a scheduler's signals, and so those that Python sends them when it exits."""
+    words = [sys.executable, "-c", FAILING_DATA, *command(tmp_path), "--num-workers", "1"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("pretrain_bert.py: rank 0, iteration 1: ZeroDivisionError: ")
+
+
+def test_ctrl_c_before_the_first_iteration_is_one_line() -> None:
+    code = "from megatron.dslm.libraries import prepare_libraries; prepare_libraries(); raise KeyboardInterrupt"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
+    assert done.stderr.splitlines() == ["-c: interrupted"]
 
 
 BUG = "def bug(*_, **__): a, b = (1, 2, 3)"

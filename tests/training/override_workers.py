@@ -7,6 +7,7 @@ import time
 from typing import Any
 from unittest import mock
 
+from megatron.core import tensor_parallel
 from megatron.core.utils import get_model_config
 
 from megatron.dslm.data.bert_samples import BertSamples
@@ -22,6 +23,9 @@ def run(argv: list[str]) -> tuple[int, str, dict[str, Any]]:
     step = Trainer.step
 
     def watched(self: Trainer, *args: Any, **kwargs: Any) -> Any:
+        if not state:
+            states = tensor_parallel.get_cuda_rng_tracker().get_states()
+            state["random_states"] = {name: one.tolist() for name, one in states.items()}
         result = step(self, *args, **kwargs)
         state["groups"] = [{name: group[name] for name in _SHOWN} for group in self.optimizer.param_groups]
         state["clip_grad"] = self.optimizer.config.clip_grad

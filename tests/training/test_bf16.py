@@ -8,7 +8,7 @@ import torch
 from tests.corpus import data_flags
 from tests.distributed.pool import RankPool
 
-STEPS = 200
+STEPS = 80
 SHAPE = ["--num-layers", "4", "--hidden-size", "64", "--num-attention-heads", "4", "--seq-length", "64", "--dslm"]
 TRAINING = ["--micro-batch-size", "8", "--train-iters", str(STEPS), "--lr", "3e-3", "--lr-warmup-iters", "20"]
 
@@ -20,7 +20,12 @@ def test_the_loss_is_fp32s_within_a_hundredth(ranks: RankPool, corpus: None, mod
     last = {}
     for dtype, flags in (("fp32", []), ("bf16", ["--bf16"])):
         (steps,) = ranks.run(
-            1, "tests.distributed.trainer_workers:train", argv=[*argv, *flags], model=model, steps=STEPS
+            1,
+            "tests.distributed.trainer_workers:train",
+            timeout=400.0,
+            argv=[*argv, *flags],
+            model=model,
+            steps=STEPS,
         )
         losses = [losses["lm loss"] for losses, _ in steps]
         last[dtype] = statistics.mean(losses[-20:])

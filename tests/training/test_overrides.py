@@ -89,7 +89,7 @@ def test_without_leave_each_difference_is_one_line(ranks: RankPool, begun: Path)
         (["--seed", "1"], ["--seed 1 (saved: 1234)", "--override-settings seed"]),
         (["--hidden-dropout", "0"], ["--hidden-dropout 0.0 (saved: 0.1)", "--override-settings hidden-dropout"]),
         (["--mask-prob", "0.3", OVERRIDE], ["--mask-prob 0.3 (saved: 0.15)"]),
-        (["--bf16"], ["--bf16 True (saved: False)", "another model"]),
+        (["--bf16"], ["--bf16 True (saved: False)", "optimizer"]),
     ):
         code, output, _ = run(ranks, [*base, *extra])
         assert code == 2
@@ -120,13 +120,27 @@ def test_a_longer_run_takes_the_samples_that_come_next(ranks: RankPool, begun: P
     argv[argv.index(f"{tmp_path}/longer/board")] = f"{tmp_path}/longer/second"
     shutil.rmtree(tmp_path / "longer" / "board")
     assert run(ranks, argv)[0] == 0
-    straight = command(tmp_path / "straight", *course, "--train-iters", "8", "--lr-decay-iters", "4")
+    straight = command(tmp_path / "straight", *course, "--train-iters", "8")
     assert run(ranks, straight)[0] == 0
     expected = curves(tmp_path / "straight")["training/lm loss"]
     shutil.move(tmp_path / "longer" / "second", tmp_path / "longer" / "board")
     after = curves(tmp_path / "longer")["training/lm loss"]
     assert after == {step: loss for step, loss in expected.items() if step > 4}
     assert len(after) == 4
+
+
+def test_another_seed_is_dropouts_too(ranks: RankPool, begun: Path, tmp_path: Path) -> None:
+    course = ["--train-iters", "6", "--lr", "1e-3", "--lr-decay-style", "constant"]
+    shutil.copytree(begun / "save", tmp_path / "run" / "save")
+    as_it_was = run(ranks, command(tmp_path / "run", *course))[2]["random_states"]
+    shutil.rmtree(tmp_path / "run")
+    shutil.copytree(begun / "save", tmp_path / "run" / "save")
+    argv = command(tmp_path / "run", *course, "--seed", "77")
+    code, output, state = run(ranks, [*argv, "--override-settings", "seed"])
+    assert code == 0, output
+    new = run(ranks, command(tmp_path / "new", *course, "--seed", "77"))[2]["random_states"]
+    assert state["random_states"] == new
+    assert as_it_was != new
 
 
 def test_other_settings_are_taken_by_name_and_hold(ranks: RankPool, begun: Path, tmp_path: Path) -> None:

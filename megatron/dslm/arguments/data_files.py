@@ -73,10 +73,6 @@ def _prefixes(flag: str, blend: list[str] | None) -> list[str]:
         )
     if weights and min(map(float, weights)) / sum(map(float, weights)) * BLEND_PERIOD < 1:
         raise UserError(f"{flag}: a weight of {min(weights, key=float)} is less than one sample in {BLEND_PERIOD:,}")
-    twice = [prefix for number, prefix in enumerate(prefixes) if prefix in prefixes[:number]]
-    if twice:
-        # each would start with the same samples, masked the same way
-        raise UserError(f"{flag} names {twice[0]} twice, which only repeats its samples: give it once, with a weight")
     return prefixes
 
 
@@ -90,8 +86,10 @@ def _is_number(word: str) -> bool:
 
 def _check_pair(flag: str, prefix: str, args: Namespace) -> _Index:
     for path in (prefix + ".idx", prefix + ".bin"):
-        if not os.path.isfile(path):
+        if not os.path.lexists(path):
             raise UserError(f"{flag}: {path} does not exist (make it by tools/preprocess_data.py)")
+        if not os.path.isfile(path):
+            raise UserError(f"{flag}: {path} is not a file")
         if os.path.getsize(path) == 0:
             raise UserError(f"{flag}: {path} is empty")
     index = _read_index(flag, prefix + ".idx")

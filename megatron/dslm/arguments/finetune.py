@@ -15,6 +15,7 @@ from megatron.dslm.arguments.pretrained import FREE, check_against_pretrained, p
 from megatron.dslm.arguments.validate import resolve_schedule, validate_finetuning
 from megatron.dslm.checkpoints.settings import TASK_DATA
 from megatron.dslm.data.tokenizer import build_tokenizer
+from megatron.dslm.logging.run_folder import check_owner
 from megatron.dslm.one_line_parser import OneLineParser, spelled
 from megatron.dslm.tasks import TASKS, Example
 from megatron.dslm.tasks.base import count_labels
@@ -105,8 +106,6 @@ def _defaults_from_pretrained(parser: OneLineParser, argv: Sequence[str] | None)
 
 def _complete(args: Namespace, saved: dict[str, Any]) -> None:
     _settle_length(args)
-    if "global_batch_size" in [name.replace("-", "_") for name in args.override_settings]:
-        raise UserError("--override-settings global-batch-size: fine-tuning counts its epochs by it")
     validate_finetuning(args)
     args.output_dir = args.output_dir or args.save
     args.tokenizer = build_tokenizer(args.tokenizer_type, args.vocab_file, args.merge_file)
@@ -116,6 +115,7 @@ def _complete(args: Namespace, saved: dict[str, Any]) -> None:
         args.keep_last = 1
     args.train_iters = 0
     if args.epochs == 0:
+        check_owner(args, None)
         return
     samples = args.train_samples or args.epochs * count_labels(args.examples["train_data"][0][1])
     args.train_iters = -(-samples // args.global_batch_size)

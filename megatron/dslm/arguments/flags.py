@@ -4,8 +4,13 @@ import argparse
 
 from dslm_patches.schemes import scheme_names
 from dslm_patches.tracing.names import SITES
+from megatron.dslm.checkpoints.settings import CLASSES, OnResume
 
 Parser = argparse.ArgumentParser
+
+
+def _names(kind: OnResume) -> str:
+    return ", ".join(name.replace("_", "-") for name in CLASSES[kind])
 
 
 def add_model(parser: Parser, model: str) -> None:
@@ -198,7 +203,7 @@ def add_checkpoints(parser: Parser, model: str) -> None:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="go on from --load with these flags' values of these settings: seed, data-path, split, ...",
+        help=f"go on from --load with these flags' values of these settings: {_names(OnResume.BY_NAME)}",
     )
     add("--save-interval", type=int, help="iterations between checkpoints")
     add("--keep-last", type=int, metavar="N", help="checkpoints that --save keeps; default all")
@@ -238,7 +243,7 @@ def add_tracing(parser: Parser, model: str) -> None:
         "folder for traces",
     )
     sites = "; ".join(f"{name}: {told}" for name, told in SITES.items())
-    add("--trace-sites", nargs="+", choices=SITES, default=["layer"], help=f"what to trace; default layer. {sites}")
+    add("--trace-sites", nargs="+", choices=SITES, help=f"what to trace; default layer. {sites}")
     add("--trace-dir", help="folder of trace.jsonl; default --tensorboard-dir")
     add("--trace-theory", action="store_true", help="draw the theory's prediction for the initial weights beside it")
     add(

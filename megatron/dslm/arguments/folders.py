@@ -7,7 +7,7 @@ from typing import Any
 
 from dslm_patches.errors import UserError
 from megatron.dslm.checkpoints.folder import find_checkpoint
-from megatron.dslm.checkpoints.record import check_resume, read_arguments
+from megatron.dslm.checkpoints.record import can_be_overridden, check_resume, read_arguments
 from megatron.dslm.checkpoints.settings import CLASS_OF, CLASSES, OnResume
 from megatron.dslm.logging.run_folder import check_owner
 from megatron.dslm.one_line_parser import spelled
@@ -37,19 +37,19 @@ def check_folders(args: Namespace, written: tuple[str, ...]) -> None:
         if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) == 0:
             raise UserError(f"--save {args.save} holds a checkpoint: go on with it by --load {args.save}, or remove it")
         args.load = args.save
-    folder = None if args.load is None else find_checkpoint(args.load)
-    check_owner(args, folder is not None, None if folder is None else read_arguments(folder).get("run_id"))
 
 
 def _resolve_overrides(args: Namespace) -> None:
-    names = [name.removeprefix("--").replace("-", "_") for name in args.override_settings]
-    for name in names:
-        kind = CLASS_OF.get(name)
-        if kind is OnResume.COURSE:
-            raise UserError(f"--override-settings {name}: that goes with --override-opt-param-scheduler")
-        if kind is not OnResume.BY_NAME:
-            can = ", ".join(one.replace("_", "-") for one in CLASSES[OnResume.BY_NAME])
-            raise UserError(f"--override-settings {name}: no setting that can be taken over; these can: {can}")
+    given = [name for word in args.override_settings for name in word.split(",") if name]
+    names = [name.removeprefix("--").replace("-", "_") for name in given]
+    for word, name in zip(given, names, strict=True):
+        if CLASS_OF.get(name) is OnResume.COURSE:
+            raise UserError(f"--override-settings {word}: that goes with --override-opt-param-scheduler")
+        if CLASS_OF.get(name) is OnResume.NEVER:
+            raise UserError(f"--override-settings {word}: a run keeps that for as long as it lives; start a new one")
+        if not can_be_overridden(args, name):
+            can = " ".join(one.replace("_", "-") for one in CLASSES[OnResume.BY_NAME] if can_be_overridden(args, one))
+            raise UserError(f"--override-settings {word}: no setting that can be taken over here; these can: {can}")
     args.override_settings = names
 
 
@@ -64,17 +64,20 @@ def recorded(args: Namespace, name: str) -> Any:
 
 
 def check_loaded(args: Namespace) -> None:
-    """Refuses a --load whose checkpoints are all damaged, or whose newest is of another model or another course.
+    """Refuses a --load whose checkpoints are all damaged, or whose newest is of another model or another course, and
+    folders that another run wrote to.
 
     Args:
         args: checked in all else, with args.tokenizer.
 
     Raises:
-        UserError: the flags that differ are named, or what is damaged.
+        UserError: the flags that differ are named, or what is damaged, or the folder.
     """
     folder = None if args.load is None else find_checkpoint(args.load)
-    if folder is not None:
-        check_resume(args, read_arguments(folder), folder)
+    saved = None if folder is None else read_arguments(folder)
+    if folder is not None and saved is not None:
+        check_resume(args, saved, folder)
+    check_owner(args, saved)
 
 
 def _require_writable(flag: str, path: str) -> None:

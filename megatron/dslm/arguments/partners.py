@@ -26,7 +26,14 @@ _PARTNERS: tuple[tuple[tuple[str, ...], Callable[[Namespace], bool], str], ...] 
         lambda a: bool(a.lr_warmup_iters or a.lr_warmup_fraction),
         "--lr-warmup-iters or --lr-warmup-fraction",
     ),
-    (("override_settings",), lambda a: a.load is not None, "--load"),
+    (("override_settings", "override_opt_param_scheduler"), lambda a: a.load is not None, "--load"),
+    (("min_lr",), lambda a: a.lr_decay_style != "constant", "--lr-decay-style other than constant"),
+    (
+        ("lr_decay_iters",),
+        lambda a: a.lr_decay_style != "constant" or a.lr_warmup_fraction is not None,
+        "--lr-decay-style other than constant, or --lr-warmup-fraction",
+    ),
+    (("eval_interval",), lambda a: getattr(a, "eval_iters", 1) != 0, "--eval-iters above 0"),
 )
 """Flags, whether they mean something beside the others, and what they need."""
 
@@ -45,4 +52,4 @@ def check_partners(parser: argparse.ArgumentParser, args: Namespace) -> None:
             value, default = getattr(args, name), parser.get_default(name)
             if value != default and not is_used(args):
                 told = " ".join(map(str, value)) if isinstance(value, list) else value
-                raise UserError(f"{spelled(name)} {told} needs {needed}")
+                raise UserError(f"{spelled(name)}{'' if told is True else f' {told}'} needs {needed}")

@@ -59,13 +59,15 @@ _NOT_NEGATIVE = {
     "seed",
     "hang_timeout_seconds",
 }
+_HIGHEST_SEED = 2**31 - 1
+"""Megatron-core adds to it by rank, and numpy takes 32 bits."""
 _PROBABILITIES = {"attention_dropout", "hidden_dropout", "adam_beta1", "adam_beta2", "mask_prob", "short_seq_prob"}
 
 
 _TRACING = {
     "trace_theory": False,
     "trace_halt_on": None,
-    "trace_sites": ["layer"],
+    "trace_sites": None,
     "trace_growth_limit": 1.02,
     "trace_correlation_limit": 0.98,
 }
@@ -123,6 +125,8 @@ def _check_ranges(args: Namespace) -> None:
             raise UserError(f"{spelled(name)} must not be negative, not {value}")
         if name in _PROBABILITIES and not 0.0 <= value < 1.0:
             raise UserError(f"{spelled(name)} must lie in [0, 1), not {value}")
+    if args.seed > _HIGHEST_SEED:
+        raise UserError(f"--seed must be at most {_HIGHEST_SEED}, not {args.seed}")
     if args.rotary_percent > 1.0:
         raise UserError(f"--rotary-percent must lie in (0, 1], not {args.rotary_percent:g}")
     if getattr(args, "mask_prob", 0.15) == 0.0:
@@ -188,8 +192,20 @@ def resolve_schedule(args: Namespace) -> None:
         )
     if args.min_lr > args.lr:
         raise UserError(f"--min-lr {args.min_lr:g} is above --lr {args.lr:g}")
-    if args.lr_decay_style == "WSD" and args.lr_wsd_decay_iters is None:
+    if args.lr_warmup_init > args.lr:
+        raise UserError(f"--lr-warmup-init {args.lr_warmup_init:g} is above --lr {args.lr:g}")
+    if args.lr_decay_style == "WSD":
+        _check_final_decay(args)
+
+
+def _check_final_decay(args: Namespace) -> None:
+    if args.lr_wsd_decay_iters is None:
         raise UserError("--lr-decay-style WSD needs --lr-wsd-decay-iters")
+    if args.lr_wsd_decay_iters > args.lr_decay_iters - args.lr_warmup_iters:
+        raise UserError(
+            f"--lr-wsd-decay-iters {args.lr_wsd_decay_iters} is longer than what --lr-decay-iters "
+            f"{args.lr_decay_iters} leaves after --lr-warmup-iters {args.lr_warmup_iters}: the learning rate would jump"
+        )
 
 
 def _check_data_flags(args: Namespace) -> None:
@@ -236,3 +252,4 @@ def _resolve_tracing(args: Namespace) -> None:
         for name, default in _TRACING.items():
             if getattr(args, name) != default:
                 raise UserError(f"{spelled(name)} needs --trace-interval above 0, and --trace-dir or --tensorboard-dir")
+    args.trace_sites = args.trace_sites or ["layer"]

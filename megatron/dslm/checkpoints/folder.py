@@ -37,6 +37,7 @@ def find_checkpoint(root: str, flag: str = "--load") -> str | None:
         UserError: there are checkpoints and none is complete, or the folder says that it holds one and does not.
         UnreadError: one could not be read that may be complete, and newer than those that are.
     """
+    _refuse_others(root, flag)
     problems = []
     for iteration in saved_iterations(root):
         folder = iteration_folder(root, iteration)
@@ -53,6 +54,15 @@ def find_checkpoint(root: str, flag: str = "--load") -> str | None:
     if os.path.lexists(tracker):
         raise UserError(f"{flag}: {tracker} is there and no checkpoint beside it: was the folder copied whole?")
     return None
+
+
+def _refuse_others(root: str, flag: str) -> None:
+    """Refuses folders that hold a model and would be taken for ones without a checkpoint."""
+    if _COMPLETE.fullmatch(os.path.basename(os.path.abspath(root))) and os.path.isdir(root):
+        parent = os.path.dirname(os.path.abspath(root))
+        raise UserError(f"{flag} {root} is one checkpoint: give the folder that holds it, {flag} {parent}")
+    if flag == "--load" and os.path.isfile(os.path.join(root, "config.json")) and not saved_iterations(root):
+        raise UserError(f"{flag} {root} holds a Hugging Face model: give it as --pretrained-checkpoint")
 
 
 def none_complete(root: str, problems: list[str], flag: str) -> UserError:

@@ -97,7 +97,7 @@ def load_checkpoint(args: Namespace, folder: str, trainer: Trainer) -> tuple[int
     """Fills model, optimizer, schedule and RNG from a checkpoint of any layout; its iteration and the run's own values.
 
     The RNG states of dropout belong to ranks and devices: they are restored when the layout is the saved one on the
-    same kind of device, and otherwise stay as seeded. All ranks call it.
+    same kind of device and the seed was not changed, and otherwise stay as seeded. All ranks call it.
 
     Raises:
         UserError: a checkpoint of another architecture or scheme (the flags that differ are named), or weights alone.
@@ -123,7 +123,8 @@ def load_checkpoint(args: Namespace, folder: str, trainer: Trainer) -> tuple[int
     schedule["num_steps"] = schedule["num_steps"] // saved["global_batch_size"] * args.global_batch_size
     trainer.scheduler.load_state_dict(schedule)
     trainer.consumed_samples = loaded.get("consumed_samples", loaded["iteration"] * saved["global_batch_size"])
-    if same_layout and ("cuda" in loaded["rng_state"]) == torch.cuda.is_available():
+    same_seed = saved.get("seed") in (None, args.seed)
+    if same_layout and same_seed and ("cuda" in loaded["rng_state"]) == torch.cuda.is_available():
         set_random_states(loaded["rng_state"])
     return int(loaded["iteration"]), loaded.get("run", {})
 

@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from dslm_patches.errors import UserError
+from dslm_patches.schemes import SchemeOptions
 from megatron.dslm.checkpoints.manifest import write_synced
 from megatron.dslm.checkpoints.settings import ARCHITECTURE, CLASSES, DROPOUT, LAYOUT, SCHEME, START, OnResume
+from megatron.dslm.data.content import PATH_FLAGS
 from megatron.dslm.one_line_parser import spelled
 
 ARGUMENTS = "arguments.json"
@@ -23,17 +25,22 @@ _ORDER = "epochs"
 """How samples are ordered: whole epochs, whatever --train-iters. Checkpoints from before say nothing."""
 
 
-def recorded_arguments(args: Namespace, iteration: int) -> dict[str, Any]:
-    """Plain values that tell a later run, or a converter, what this one was."""
-    names = [*CLASSES[OnResume.NEVER], *CLASSES[OnResume.COURSE], *CLASSES[OnResume.BY_NAME], *_EXTRA]
+def recorded_settings(args: Namespace) -> dict[str, Any]:
+    """Plain values of every setting that shapes a run."""
+    names = [*CLASSES[OnResume.NEVER], *CLASSES[OnResume.COURSE], *CLASSES[OnResume.BY_NAME]]
     return {name: getattr(args, name, None) for name in names} | {
-        "iteration": iteration,
         "contents": getattr(args, "contents", {}),
         "data_order": _ORDER,
         "vocab_size": args.tokenizer.vocab_size,
         "tokenizer_type": args.tokenizer.tokenizer_type,
         "tokenizer_sha256": args.tokenizer.unique_identifiers["content_sha256"],
     }
+
+
+def recorded_arguments(args: Namespace, iteration: int) -> dict[str, Any]:
+    """Plain values that tell a later run, or a converter, what this one was."""
+    extra = {name: getattr(args, name, None) for name in _EXTRA}
+    return {**recorded_settings(args), **extra, "iteration": iteration}
 
 
 def write_arguments(folder: str, args: Namespace, iteration: int) -> None:
@@ -63,6 +70,12 @@ def read_arguments(folder: str, flag: str = "--load") -> dict[str, Any]:
     return saved
 
 
+def can_be_overridden(args: Namespace, name: str) -> bool:
+    """Whether this program can take a setting over by --override-settings: fine-tuning counts epochs by its batch."""
+    fixed = ("global_batch_size",) if hasattr(args, "task") else ()
+    return name in CLASSES[OnResume.BY_NAME] and hasattr(args, name) and name not in fixed
+
+
 def check_resume(args: Namespace, saved: dict[str, Any], folder: str) -> None:
     """Refuses to go on with another model, schedule, order of data or vocabulary than the run began with.
 
@@ -71,15 +84,30 @@ def check_resume(args: Namespace, saved: dict[str, Any], folder: str) -> None:
     Raises:
         UserError: the flags that differ are named, with the saved values and what to do.
     """
-    now = recorded_arguments(args, 0)
-    never = [*CLASSES[OnResume.NEVER], "vocab_size", *(DROPOUT if args.depth_scheme == "dslm" else ())]
+    now = recorded_settings(args)
+    if now["model"] != saved["model"]:
+        raise UserError(
+            f"--load: {folder} holds a {saved['model'].upper()}, and this program trains a {args.model.upper()}"
+        )
+    if (now["tokenizer_sha256"], now["vocab_size"]) != (
+        saved.get("tokenizer_sha256") or now["tokenizer_sha256"],
+        saved["vocab_size"],
+    ):
+        raise UserError(f"--vocab-file {args.vocab_file} is not the vocabulary that the run in {folder} began with")
+    never = [*CLASSES[OnResume.NEVER], *(DROPOUT if args.depth_scheme == "dslm" else ())]
     different = _differences([name for name in never if name not in _BY_CONTENT], now, saved)
     if different:
-        raise UserError(f"--load: {folder} was saved from another model: {'; '.join(different)}")
-    if saved.get("tokenizer_sha256") not in (None, now["tokenizer_sha256"]):
-        raise UserError(f"--vocab-file {args.vocab_file} is not the vocabulary that the run in {folder} began with")
+        raise UserError(
+            f"--load: {folder} is of another model, scheme or optimizer: {'; '.join(different)}; give those, or "
+            "start a new run (weights alone: --pretrained-checkpoint)"
+        )
     if not args.override_opt_param_scheduler:
         different = _differences(CLASSES[OnResume.COURSE], now, saved)
+        if different and args.lr_warmup_fraction is not None:
+            different = [
+                one.replace("--lr-warmup-iters", f"--lr-warmup-fraction {args.lr_warmup_fraction:g}, which is")
+                for one in different
+            ]
         if different:
             raise UserError(
                 f"--load: the run in {folder} began with another course: {'; '.join(different)}; give that, or "
@@ -88,10 +116,11 @@ def check_resume(args: Namespace, saved: dict[str, Any], folder: str) -> None:
     held = [name for name in CLASSES[OnResume.BY_NAME] if name not in args.override_settings]
     different = _differences(held, now, saved)
     if different:
-        names = " ".join(one.split()[0].removeprefix("--") for one in different)
+        names = [one.split()[0].removeprefix("--") for one in different]
+        can = all(can_be_overridden(args, name.replace("-", "_")) for name in names)
         raise UserError(
             f"--load: the run in {folder} began with other settings: {'; '.join(different)}; give those, or "
-            f"--override-settings {names}"
+            + (f"--override-settings {' '.join(names)}" if can else "start a new run")
         )
 
 
@@ -122,13 +151,28 @@ def _differences(names: Iterable[str], now: dict[str, Any], saved: dict[str, Any
     different = []
     for name in names:
         ours, theirs = now.get(name), saved.get(name)
-        if name in now["contents"] and "contents" in saved:
-            if now["contents"][name] != saved["contents"].get(name):
-                what = "other content" if ours == theirs else theirs
-                different.append(f"{spelled(name)} {_shown(ours)} (saved: {_shown(what)})")
-        elif name in saved and ours != theirs and not (name in START and ours is None):
+        if name in now["contents"] and name in saved.get("contents", {}):
+            if _plain(name, now["contents"][name]) != _plain(name, saved["contents"][name]):
+                different.append(f"{spelled(name)} {_shown(ours)}, which holds other data (saved: {_shown(theirs)})")
+        elif name in saved and _plain(name, ours) != _plain(name, theirs) and not (name in START and ours is None):
             different.append(f"{spelled(name)} {_shown(ours)} (saved: {_shown(theirs)})")
     return different
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value without what two spellings of the same may differ in: shares that sum up to one, a default left out."""
+    if name == "split" and value is not None:
+        return _shares([float(share) for share in value.split(",")])
+    if name == "init_method_std":
+        return SchemeOptions().init_method_std if value is None else value
+    if name in PATH_FLAGS and value and isinstance(value[0], list):
+        digests, weights = value
+        return digests, None if weights is None or len(weights) == 1 else _shares(weights)
+    return value
+
+
+def _shares(weights: list[float]) -> list[float]:
+    return [round(weight / sum(weights), 12) for weight in weights]
 
 
 def _shown(value: Any) -> str:

@@ -4,6 +4,9 @@ import hashlib
 import os
 from argparse import Namespace
 
+from dslm_patches.errors import UserError
+from megatron.dslm.one_line_parser import spelled
+
 _BLOCK_BYTES = 1 << 16
 _BLOCKS = 64
 """So many blocks of the .bin are looked at, evenly spread, the first and the last among them."""
@@ -49,10 +52,20 @@ def split_blend(blend: list[str] | None) -> tuple[list[str], list[float] | None]
 
 def describe_data(args: Namespace) -> None:
     """Sets args.data_content, the digest of each prefix that the path flags name, and args.contents, each flag's
-    digests and weights."""
+    digests and weights.
+
+    Raises:
+        UserError: a flag names the same data twice.
+    """
     blends = {name: split_blend(getattr(args, name)) for name in PATH_FLAGS if getattr(args, name) is not None}
     prefixes = {prefix for of, _ in blends.values() for prefix in of}
     args.data_content = {prefix: content_digest(prefix) for prefix in sorted(prefixes)}
+    for name, (of, _) in blends.items():
+        for number, prefix in enumerate(of):
+            first = next((one for one in of[:number] if args.data_content[one] == args.data_content[prefix]), None)
+            if first is not None:  # each would start with the same samples, masked the same way
+                told = f"{prefix} twice" if first == prefix else f"{first} and {prefix}, which hold the same data"
+                raise UserError(f"{spelled(name)} names {told}: that only repeats samples; give it once, with a weight")
     args.contents = {
         name: [[args.data_content[prefix] for prefix in of], weights] for name, (of, weights) in blends.items()
     }

@@ -1,11 +1,13 @@
 """The index of a data set's samples: built once in a process of its own, kept by what it was made of."""
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -15,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from dslm_patches.errors import UserError
-from megatron.dslm.faults.stop import StopRequest
+from megatron.dslm.faults.stop import StoppedEarly, StopRequest
 
 _LOOK_SECONDS = 0.05
 _SILENT_SECONDS = 5.0
@@ -61,16 +64,32 @@ def build_aside(build: Callable[[str], Any], cache: str, name: str, stop: StopRe
         UserError: the cache cannot be written to.
         StoppedEarly: the run was asked to leave.
     """
-    aside = Path(cache) / f"building-{secrets.token_hex(4)}"
+    _remove_left_over(Path(cache))
+    aside = Path(cache) / f"building-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         aside.mkdir(parents=True)
         _in_own_process(lambda: build(str(aside)), name, stop)
         for path in sorted(aside.iterdir()):
             os.replace(path, Path(cache) / path.name)
     except OSError as error:
+        if not _is_of_writing(error, str(cache)):
+            raise
         raise UserError(f"--data-cache-path {cache}: the index of samples cannot be written: {error}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _is_of_writing(error: OSError, cache: str) -> bool:
+    """Whether an error tells of the cache: a file in it, or a disk without room, which numpy tells without a name."""
+    return str(error.filename or "").startswith(cache) or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _remove_left_over(cache: Path) -> None:
+    """What builds of this machine left that were killed."""
+    for aside in cache.glob(f"building-{socket.gethostname()}-*"):
+        pid = aside.name.split("-")[-2]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _in_own_process(act: Callable[[], Any], name: str, stop: StopRequest | None) -> None:
@@ -93,6 +112,10 @@ def _in_own_process(act: Callable[[], Any], name: str, stop: StopRequest | None)
                 raise failure
             return
         process.join()
+        if process.exitcode == -signal.SIGINT:
+            raise KeyboardInterrupt
+        if process.exitcode in (-signal.SIGTERM, -signal.SIGUSR1):  # a scheduler's signal goes to all of a job
+            raise StoppedEarly(-process.exitcode, f"while the index of {name} was built")
         raise RuntimeError(f"the process that built the index of {name} ended with exit code {process.exitcode}")
     finally:
         process.kill()

@@ -67,7 +67,9 @@ class _Run:
         if args.train_iters == 0:
             self._evaluate()
         elif self.iteration >= args.train_iters:
-            self.progress.say(f"done already: all {args.train_iters} iterations are trained")
+            self.progress.say(
+                f"done already: iteration {self.iteration} is trained, and {args.train_iters} were asked for"
+            )
         else:
             self._train_epochs()
         self.loop.close()

@@ -40,9 +40,9 @@ class Keeper:
                 return False
         self._best = score
         if self._folder is not None:
-            folder = self._folder
+            folder, told = self._folder, {"score": score, "valid_data": self._args.contents.get("valid_data")}
             if self._args.rank == self._args.world_size - 1:
-                self._progress.guarded(lambda: write_json(Path(self._path()), {"iteration": iteration, "score": score}))
+                self._progress.guarded(lambda: write_json(Path(self._path()), {**told, "iteration": iteration}))
             if self._args.rank == 0:
                 self._progress.guarded(lambda: keep_only(folder, iteration))
         return True
@@ -64,4 +64,8 @@ class Keeper:
         if self._folder is None or iteration == 0:
             return None
         saved = json_of_last_rank(self._args, self._path(), ("iteration", "score"))
-        return None if saved is None or saved["iteration"] > iteration else saved["score"]
+        if saved is None or saved["iteration"] > iteration:
+            return None
+        # Scores of other data (--override-settings valid-data) cannot be compared.
+        data = self._args.contents.get("valid_data")
+        return saved["score"] if saved.get("valid_data", data) == data else None

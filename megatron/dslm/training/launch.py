@@ -1,6 +1,8 @@
 """From checked arguments to a run that ends on all ranks, and says in one line why it could not go on."""
 
+import multiprocessing
 import os
+import signal
 import sys
 import traceback
 from argparse import Namespace
@@ -15,6 +17,7 @@ from megatron.dslm.faults.diagnosis import is_lost_connection
 from megatron.dslm.faults.stop import StoppedEarly, StopRequest
 from megatron.dslm.faults.watch import Watch
 from megatron.dslm.initialize import initialize, shut_down
+from megatron.dslm.logging.folder_locks import FolderLocks
 from megatron.dslm.one_line_parser import let_the_first_rank_speak
 from megatron.dslm.training.step import NonFiniteError
 
@@ -40,6 +43,10 @@ def launch(args: Namespace, program: str, train: Callable[[Job], None]) -> None:
     """
     try:
         watch = Watch(args, program, initialize(args).another_connection())
+    except KeyboardInterrupt:
+        if args.rank == 0:
+            print(f"{program}: interrupted at the start", file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
         let_the_first_rank_speak()
         if isinstance(error, UserError):
@@ -49,13 +56,19 @@ def launch(args: Namespace, program: str, train: Callable[[Job], None]) -> None:
         sys.exit(1)
     code = 0
     stop = StopRequest()
+    locks: FolderLocks | None = None
     try:
+        locks = FolderLocks(args)
         train(Job(watch, stop))
     except BaseException as error:
         code = _told(error, args, watch)
     finally:
         stop.close()
+        if code:
+            _end_children()
         watch.stop(failed=code != 0)
+        if locks is not None:
+            locks.release()
     if code and torch.cuda.is_available():
         # Taking NCCL down would wait for kernels that wait for the other ranks.
         sys.stdout.flush()
@@ -63,6 +76,15 @@ def launch(args: Namespace, program: str, train: Callable[[Job], None]) -> None:
     shut_down()
     if code:
         sys.exit(code)
+
+
+def _end_children() -> None:
+    """Python waits for its children at exit, and data loaders ignore the signal that it sends them."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's would raise for a loader that is killed
+    for child in multiprocessing.active_children():
+        child.kill()
+        child.join()
+    signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
 def _told(error: BaseException, args: Namespace, watch: Watch) -> int:
@@ -76,8 +98,6 @@ def _told(error: BaseException, args: Namespace, watch: Watch) -> int:
         return watch.tell(f"interrupted at iteration {watch.iteration}", 130)
     if isinstance(error, StoppedEarly):
         return watch.tell(str(error), error.code)
-    if isinstance(error, SystemExit):
-        return int(error.code or 0)
     tell = watch.lost_connection if is_lost_connection(error) else watch.failed
     return tell(_headline(error), _trace(error))
 

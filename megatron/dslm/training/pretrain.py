@@ -70,7 +70,9 @@ class _Run:
         """Trains from where the run stands to --train-iters, to an --exit-interval, or until asked to leave."""
         args = self.args
         if self.iteration >= args.train_iters:
-            self.progress.say(f"done already: all {args.train_iters} iterations are trained")
+            self.progress.say(
+                f"done already: iteration {self.iteration} is trained, and {args.train_iters} were asked for"
+            )
         else:
             self._train()
         self.loop.close()
