@@ -6,9 +6,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 
 def curves(folder: Path) -> dict[str, dict[int, float]]:
+    """`curves_of` a run that draws into board/ of a folder."""
+    return curves_of(folder / "board")
+
+
+def curves_of(board: Path) -> dict[str, dict[int, float]]:
     """Every scalar of a run's TensorBoard files, by tag and step, as the float32 they are; timings left out."""
     found: dict[str, dict[int, float]] = {}
-    for file in sorted((folder / "board").glob("events*")):
+    for file in sorted(board.glob("events*")):
         events = EventAccumulator(str(file), size_guidance={"scalars": 0})
         events.Reload()
         for tag in events.Tags()["scalars"]:

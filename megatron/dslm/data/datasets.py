@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from megatron.core.datasets.utils import Split
+from numpy.typing import NDArray
 
 from dslm_patches.errors import UserError
 from megatron.dslm.data.blend import Blend
@@ -46,7 +47,7 @@ def build_datasets(args: Namespace, dataset: tuple[type, Any], stop: StopRequest
     Raises:
         UserError: a split without a sample.
     """
-    parts = list(_parts(args, *dataset))
+    parts = list(parts_of(args, *dataset))
     for builds in (args.rank == 0, os.environ.get("LOCAL_RANK", "0") == "0"):
         if builds:
             for part in parts:
@@ -66,7 +67,7 @@ def build_datasets(args: Namespace, dataset: tuple[type, Any], stop: StopRequest
     return sets
 
 
-def _parts(args: Namespace, dataset_class: type, config: Any) -> Iterator["_Part"]:
+def parts_of(args: Namespace, dataset_class: type, config: Any) -> Iterator["Part"]:
     """The share of each prefix in each split that the run uses."""
     for split in Split:
         name = "data_path" if args.data_path else ("train_data_path", "valid_data_path", "test_data_path")[split.value]
@@ -74,16 +75,22 @@ def _parts(args: Namespace, dataset_class: type, config: Any) -> Iterator["_Part
         if edges is None or (split is not Split.train and not args.eval_iters):
             continue
         for prefix in split_blend(getattr(args, name))[0]:
-            yield _Part(dataset_class, replace(config, content=args.data_content[prefix]), prefix, split, edges, name)
+            yield Part(dataset_class, replace(config, content=args.data_content[prefix]), prefix, split, edges, name)
 
 
-class _Part:
-    """The samples that one prefix has for one split."""
+class Part:
+    """The samples that one prefix has for one split.
+
+    Attributes:
+        prefix, split, edges: of the data, whose digest is `content`, the share that the split has.
+        name, flag: of the argument that names the prefix.
+    """
 
     def __init__(
         self, dataset_class: Any, config: Any, prefix: str, split: Split, edges: tuple[float, float], name: str
     ) -> None:
         self.prefix, self.split, self.name, self.flag = prefix, split, name, "--" + name.replace("_", "-")
+        self.edges, self.content = edges, config.content
         self._class, self._config = dataset_class, config
         self._tokens = dataset_class.build_low_level_dataset(prefix, config)
         begin, end = (round(edge * dataset_class.numel_low_level_dataset(self._tokens)) for edge in edges)
@@ -92,6 +99,19 @@ class _Part:
     def make(self, **settings: Any) -> Any:
         config = replace(self._config, **settings)
         return self._class(self._tokens, self.prefix, self._indices, None, self.split, config)
+
+    @property
+    def tokens(self) -> NDArray[np.integer]:
+        """All tokens of the share, one after the other, memory-mapped [tokens]."""
+        index = self._tokens.index
+        ends = np.append(index.sequence_pointers, os.path.getsize(f"{self.prefix}.bin"))
+        bounds = self._indices[0], self._indices[-1] + 1
+        if self._class.numel_low_level_dataset(self._tokens) != len(
+            index.sequence_pointers
+        ):  # of documents, not sequences
+            bounds = index.document_indices[bounds[0]], index.document_indices[bounds[1]]
+        begin, end = (int(ends[bound]) // index.dtype_size for bound in bounds)
+        return np.memmap(f"{self.prefix}.bin", index.dtype, "r")[begin:end]
 
     def build_if_missing(self, stop: StopRequest | None) -> None:
         try:

@@ -1,5 +1,6 @@
 """Progress lines and TensorBoard curves. Only the last rank, which has the losses, prints and writes."""
 
+import os
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -65,6 +66,16 @@ class Progress:
         except OSError as error:  # of any earlier point: a thread of its own writes them
             self.writer = None
             self.say(f"warning: iteration {iteration}: TensorBoard's curves are no longer written: {error}")
+
+    def draw_baselines(self, loss: str, values: dict[str, float]) -> None:
+        """Level lines in the charts of a loss: runs of their own below TensorBoard's folder, named as the values."""
+        if self.writer is None:
+            return
+        for name, value in values.items():
+            with SummaryWriter(os.path.join(self._args.tensorboard_dir, name), purge_step=0) as writer:
+                for split in ("training", "validation"):
+                    for iteration in (0, self._args.train_iters):
+                        writer.add_scalar(f"{split}/{loss}", value, iteration)
 
     def start(self) -> None:
         """Begins to time training."""

@@ -12,6 +12,7 @@ from megatron.core.transformer.module import param_is_not_shared
 from dslm_patches.schemes import DepthScheme, WeightRole
 from dslm_patches.schemes.table import scheme_table
 from megatron.dslm.config import transformer_impl, with_cpu_kernels
+from megatron.dslm.data.baselines import Baselines
 from megatron.dslm.data.usable_documents import told
 from megatron.dslm.models.build import padded_vocab_size
 
@@ -53,13 +54,19 @@ def model_roles(args: Namespace) -> list[WeightRole]:
 
 
 def print_summary(
-    args: Namespace, chunks: list[Any], scheme: DepthScheme, roles: list[WeightRole], samples: dict[str, int]
+    args: Namespace,
+    chunks: list[Any],
+    scheme: DepthScheme,
+    roles: list[WeightRole],
+    samples: dict[str, int],
+    counted: Baselines | None = None,
 ) -> None:
     """Prints the summary on the first rank; call it on all ranks.
 
     Args:
         roles: the weight roles to show.
         samples: size of each data set, by name.
+        counted: what the loss is held against.
     """
     parameters = count_parameters(chunks)
     if args.rank != 0:
@@ -84,6 +91,7 @@ def print_summary(
         f"torch {torch.__version__}, megatron-core {megatron_core_version}\n"
         f"data: {sizes} samples; vocabulary {args.tokenizer.vocab_size:,} padded to {padded_vocab_size(args):,}"
         f"{f'; not used: {unused}' if unused else ''}\n"
+        f"{f'baselines: {counted.told()}{chr(10)}' if counted is not None else ''}"
         f"batch: {args.global_batch_size} sequences = {args.num_microbatches} micro-batches of "
         f"{args.micro_batch_size} x {args.data_parallel_size}; {args.train_iters} iterations, lr {args.lr:g} "
         f"{args.lr_decay_style}{decay}, dropout {args.hidden_dropout:g}/{args.attention_dropout:g}, seed {args.seed}\n"

@@ -9,6 +9,7 @@ from typing import Any
 
 from megatron.dslm.checkpoints.load import load_checkpoint, newest_checkpoint
 from megatron.dslm.checkpoints.record import notes_on_resume, read_arguments
+from megatron.dslm.data.baselines import baselines
 from megatron.dslm.data.batches import batch_iterator
 from megatron.dslm.data.datasets import build_datasets
 from megatron.dslm.logging.progress import Progress
@@ -16,7 +17,7 @@ from megatron.dslm.logging.run_folder import mark_folders
 from megatron.dslm.logging.summary import model_roles, print_summary
 from megatron.dslm.models.build import build_chunks, wrap_chunks
 from megatron.dslm.pretrained import load_pretrained, told
-from megatron.dslm.ranks import settle_run_id
+from megatron.dslm.ranks import from_first_rank, settle_run_id
 from megatron.dslm.training.launch import Job, launch
 from megatron.dslm.training.loop import Loop
 from megatron.dslm.training.optimization import build_optimizer, build_scheduler
@@ -45,7 +46,8 @@ class _Run:
             new = load_pretrained(args, chunks, None)
         sets = {"train": self.train_set, "validation": self.valid_set, "test": self.test_set}
         samples = {name: one.epoch_size for name, one in sets.items() if one is not None}
-        print_summary(args, chunks, scheme, model_roles(args), samples)
+        counted = from_first_rank(baselines(args, model.dataset(args)) if args.rank == 0 else None)
+        print_summary(args, chunks, scheme, model_roles(args), samples, counted)
         chunks = wrap_chunks(args, chunks)
         optimizer = build_optimizer(args, chunks)
         self.trainer = Trainer(args, chunks, model.forward_step, optimizer, build_scheduler(args, optimizer))
@@ -55,6 +57,8 @@ class _Run:
         if args.rank == args.world_size - 1:
             mark_folders(args)
         self.progress = Progress(args, self.iteration)
+        if counted is not None:
+            self.progress.draw_baselines("lm loss", counted.values())
         if checkpoint is not None:
             self.progress.say(f"resumed from {checkpoint} at iteration {self.iteration} of {args.train_iters}")
             for note in notes_on_resume(args, read_arguments(checkpoint), checkpoint):
