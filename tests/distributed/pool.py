@@ -40,11 +40,16 @@ class RankError(AssertionError):
 
 
 class RankPool:
-    """Up to `MAX_RANKS` processes, each started when a call first needs it."""
+    """Up to `MAX_RANKS` processes, each started when a call first needs it.
+
+    Attributes:
+        measured: whether coverage, where it is on, is of what the ranks run now.
+    """
 
     def __init__(self) -> None:
         self._processes: dict[int, BaseProcess] = {}
         self._connections: dict[int, Connection] = {}
+        self.measured = True
         self._log_directory = tempfile.TemporaryDirectory(prefix="ranks-")
         atexit.register(self.close)
 
@@ -83,7 +88,7 @@ class RankPool:
         # A store of its own for each call: process groups of different calls use the same keys.
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         for rank in range(world_size):
-            call = Call(function, kwargs, rank, world_size, store.port, layout, process_group, timeout)
+            call = Call(function, kwargs, rank, world_size, store.port, layout, process_group, timeout, self.measured)
             self._connections[rank].send_bytes(pickle.dumps(call))
         replies, failed = self._collect(world_size, timeout)
         if failed:

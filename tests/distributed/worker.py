@@ -1,5 +1,6 @@
 """What runs in each process of the pool: take a call, set up process groups, run it, reset everything."""
 
+import contextlib
 import faulthandler
 import gc
 import importlib
@@ -10,12 +11,14 @@ import random
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+import coverage
 
 SEED = 1234
 
@@ -32,6 +35,7 @@ class Call:
     layout: dict[str, Any] | None
     process_group: bool
     timeout: float
+    measured: bool
 
 
 @dataclass
@@ -46,33 +50,39 @@ def serve(connection: Connection, log_path: str, measured: bool) -> None:
     """Run calls until the parent sends None or is gone. Output goes to `log_path`.
 
     Args:
-        measured: which lines run is kept beside what the parent measures itself, for it to combine.
+        measured: the lines that calls run, those that are to be measured, are kept beside what the parent measures
+            itself, for it to combine.
     """
-    if not measured:
-        return _serve(connection, log_path)
-    import coverage
-
-    measure = coverage.Coverage(data_suffix=True)
-    with measure.collect():
-        _serve(connection, log_path)
-    measure.save()
-
-
-def _serve(connection: Connection, log_path: str) -> None:
     os.setpgrp()
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
     faulthandler.enable()
+    measure = coverage.Coverage(data_suffix=True) if measured else None
+    if measure is not None:
+        measure.start()
     warnings.filterwarnings("ignore", message=".*(Apex|Transformer Engine).*")
     import torch
 
     from dslm_patches.cpu import install
 
+    if measure is not None:
+        measure.stop()
     torch.set_num_threads(1)
     assert install(), "the pool hides CUDA from its ranks"
     environment = dict(os.environ)
     connection.send_bytes(b"ready")
+    for call in _calls(connection):
+        with measure.collect() if measure is not None and call.measured else contextlib.nullcontext():
+            reply = _run(call)
+        connection.send_bytes(reply)
+        os.environ.clear()
+        os.environ.update(environment)
+    if measure is not None:
+        measure.save()
+
+
+def _calls(connection: Connection) -> Iterator[Call]:
     while True:
         try:
             call = pickle.loads(connection.recv_bytes())
@@ -80,9 +90,7 @@ def _serve(connection: Connection, log_path: str) -> None:
             return
         if call is None:
             return
-        connection.send_bytes(_run(call))
-        os.environ.clear()
-        os.environ.update(environment)
+        yield call
 
 
 def _run(call: Call) -> bytes:

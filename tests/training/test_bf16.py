@@ -8,9 +8,9 @@ import torch
 from tests.corpus import data_flags
 from tests.distributed.pool import RankPool
 
-STEPS = 80
+STEPS = 60
 SHAPE = ["--num-layers", "4", "--hidden-size", "64", "--num-attention-heads", "4", "--seq-length", "64", "--dslm"]
-TRAINING = ["--micro-batch-size", "8", "--train-iters", str(STEPS), "--lr", "3e-3", "--lr-warmup-iters", "20"]
+TRAINING = ["--micro-batch-size", "4", "--train-iters", str(STEPS), "--lr", "3e-3", "--lr-warmup-iters", "20"]
 
 
 @pytest.mark.slow

@@ -123,10 +123,10 @@ def _check_ranges(args: Namespace) -> None:
             raise UserError(f"{spelled(name)} must be positive, not {value}")
         if name in _NOT_NEGATIVE and value < 0:
             raise UserError(f"{spelled(name)} must not be negative, not {value}")
+        if name == "seed" and value > _HIGHEST_SEED:
+            raise UserError(f"--seed must be at most {_HIGHEST_SEED}, not {value}")
         if name in _PROBABILITIES and not 0.0 <= value < 1.0:
             raise UserError(f"{spelled(name)} must lie in [0, 1), not {value}")
-    if args.seed > _HIGHEST_SEED:
-        raise UserError(f"--seed must be at most {_HIGHEST_SEED}, not {args.seed}")
     if args.rotary_percent > 1.0:
         raise UserError(f"--rotary-percent must lie in (0, 1], not {args.rotary_percent:g}")
     if getattr(args, "mask_prob", 0.15) == 0.0:

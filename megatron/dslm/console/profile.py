@@ -133,7 +133,7 @@ def _trainer_args(args: argparse.Namespace) -> argparse.Namespace:
         raise UserError("--vocab-size contradicts --data-path: the vocabulary is that of --vocab-file")
     if args.vocab_file is None:
         raise UserError("--data-path needs --vocab-file")
-    sites, filled.trace_sites = filled.trace_sites, ["layer"]  # a profile traces without the trainer's folders
+    sites, filled.trace_sites = filled.trace_sites, None  # a profile traces without the trainer's folders
     validate(filled)
     filled.trace_sites = sites
     check_data_files(filled)

@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ def run_profile(args: Namespace, model: Any, progress: Callable[[], None]) -> tu
     """`profile` on process groups that are up."""
     scheme = build_scheme(args.depth_scheme, shape_from_flags(args, args.tokenizer.vocab_size), args.scheme_options)
     chunk = _one_layer_model(args, model)
-    apply_scheme(chunk, scheme, seed=args.seed)
+    apply_scheme(chunk, replace(scheme, layers=scheme.layers[:1]), seed=args.seed)
     if with_cpu_kernels(args):
         use_cpu_kernels(chunk)
     device = torch.cuda.current_device()
