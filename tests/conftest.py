@@ -6,9 +6,16 @@ import dslm_patches.cpu  # noqa: F401  # before megatron-core
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from tests.corpus import prepare
 from tests.distributed.pool import RankPool
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Processes that share the cores take one thread each: waiting for each other's threads costs both."""
+    if hasattr(config, "workerinput"):
+        torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

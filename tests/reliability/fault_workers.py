@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from unittest import mock
 
 import torch
 
+from megatron.dslm.checkpoints import save
 from megatron.dslm.checkpoints.load import newest_checkpoint
 from megatron.dslm.checkpoints.manifest import UnreadError
 from megatron.dslm.checkpoints.safe_loading import SafeReader
@@ -84,3 +86,31 @@ def lose_rank_1() -> tuple[bool, str]:
     except RuntimeError as error:
         return is_lost_connection(error), str(error)
     return False, "no error"
+
+
+def run_with_a_signal(argv: list[str], model: str, number: int, rank: int, at: int) -> tuple[int, str]:
+    """`run` in which one rank gets a signal in its step number `at`."""
+    step, count = Trainer.step, 0
+
+    def signalled(self: Trainer, *args: Any, **kwargs: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == at and int(os.environ["RANK"]) == rank:
+            os.kill(os.getpid(), number)
+        return step(self, *args, **kwargs)
+
+    with mock.patch.object(Trainer, "step", signalled):
+        return run(argv, model)
+
+
+def run_killed_in_a_save(argv: list[str], model: str, at: int) -> tuple[int, str]:
+    """`run` whose process is killed when the checkpoint of iteration `at` is written and not yet current."""
+    publish = save.publish_folder
+
+    def killed(aside: str, root: str, iteration: int) -> str:
+        if iteration == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return publish(aside, root, iteration)
+
+    with mock.patch.object(save, "publish_folder", killed):
+        return run(argv, model)

@@ -21,7 +21,7 @@ STEPS = 24
     ("kind", "rank", "iteration", "told"),
     [
         ("die", "1", 5, "rank 1, iteration 5: its process died"),
-        ("bug", "all", 5, f"rank [01], iteration 5: {BUG}"),
+        pytest.param("bug", "all", 5, f"rank [01], iteration 5: {BUG}", marks=pytest.mark.slow),
         pytest.param("die", "0", 5, "rank 0, iteration 5: its process died", marks=pytest.mark.slow),
         pytest.param("bug", "1", 5, f"rank 1, iteration 5: {BUG}", marks=pytest.mark.slow),
         pytest.param("bug", "all", 0, f"rank 0, at the start: {BUG}", marks=pytest.mark.slow),
@@ -72,9 +72,8 @@ def test_torchrun_goes_on_from_the_last_checkpoint_by_itself(straight: Path, tmp
     assert curves(tmp_path) == curves(straight)
 
 
-@pytest.mark.parametrize(
-    ("number", "to_all"), [pytest.param(signal.SIGTERM, True, marks=pytest.mark.slow), (signal.SIGUSR1, False)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "to_all"), [(signal.SIGTERM, True), (signal.SIGUSR1, False)])
 def test_a_run_that_is_asked_to_leave_saves_and_goes_on_bit_for_bit(
     straight: Path, tmp_path: Path, number: signal.Signals, to_all: bool
 ) -> None:

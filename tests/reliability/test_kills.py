@@ -7,12 +7,6 @@ import pytest
 from tests.reliability.kill_test import check
 
 
-def test_a_kill_loses_nothing(tmp_path: Path) -> None:
-    told = check(1, seed=1, folder=tmp_path, extra=[])
-    assert told["kills"] == 1
-    assert told["tensors_equal"] > 0
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("kills", "extra"), [(3, []), (2, ["--async-save"])])
 def test_nothing_is_lost_by_kills(tmp_path: Path, kills: int, extra: list[str]) -> None:

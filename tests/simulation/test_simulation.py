@@ -20,6 +20,7 @@ from dslm_patches.simulation.grids import (
 )
 from dslm_patches.simulation.parts import own_and_pair, part_products, signal_weights, stack_batches
 from dslm_patches.simulation.run import SIMULATIONS, grid_of, simulate, within
+from tests.marks import slow_but
 
 # One configuration each, away from the corners, so that seeds give independent z-scores.
 POINT: dict[str, Grid] = {
@@ -64,7 +65,7 @@ def test_the_grids_are_the_published_ones() -> None:
     assert sum(counts.values()) == 49315
 
 
-@pytest.mark.parametrize("component", POINT)
+@pytest.mark.parametrize("component", slow_but(["relu", "layernorm"], POINT))
 def test_z_of_an_exact_formula_is_standard_normal_and_of_a_wrong_one_is_not(component: str) -> None:
     """Mean and mean square of z over independent seeds; the bounds are four standard errors of a t-distribution's."""
     runs = [SIMULATIONS[component](POINT[component], Settings(seed=seed, effort=0.15)) for seed in range(SEEDS)]

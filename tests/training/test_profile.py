@@ -61,6 +61,7 @@ def test_the_command_profiles_random_tokens_and_draws(tmp_path: Path) -> None:
     assert (tmp_path / "again.svg").read_text().count("<path") > 10
 
 
+@pytest.mark.slow
 def test_the_command_profiles_real_text(corpus: None, tmp_path: Path) -> None:
     done = dslm("profile", "bert", *SHAPE, "--dslm", *data_flags("bert"), "--json", str(tmp_path / "profile.json"))
     assert done.returncode == 0, done.stderr

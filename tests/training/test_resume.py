@@ -1,13 +1,16 @@
 """What is saved is all it takes: resumed runs go on bit for bit, in other layouts to rounding."""
 
+import re
+import signal
 from pathlib import Path
 
 import pytest
 
 from tests.corpus import data_flags
 from tests.curves import curves
-from tests.distributed.pool import RankPool
+from tests.distributed.pool import RankError, RankPool
 
+FAULTS = "tests.reliability.fault_workers"
 WORKER = "tests.training.pretrain_workers:run"
 SHAPE = ["--num-layers", "4", "--hidden-size", "32", "--num-attention-heads", "4", "--seq-length", "32", "--dslm"]
 TRAINING = ["--micro-batch-size", "2", "--global-batch-size", "4", "--train-iters", "6", "--lr", "1e-3"]
@@ -57,7 +60,39 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     assert "done already" in output
 
 
-@pytest.mark.parametrize("model", ["bert", pytest.param("gpt", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_one_rank_saves_on_all_and_the_rest_is_as_without_it(
+    ranks: RankPool, corpus: None, tmp_path: Path, number: signal.Signals
+) -> None:
+    straight, asked = tmp_path / "straight", tmp_path / "asked"
+    assert run(ranks, 2, command("gpt", straight, *TP2), "gpt")[0] == 0
+    call = {"process_group": False, "model": "gpt", "argv": command("gpt", asked, *TP2)}
+    code, output = ranks.run(2, f"{FAULTS}:run_with_a_signal", number=int(number), rank=0, at=2, **call)[-1]
+    assert code == 0, output
+    assert f"{number.name} received: leaving after iteration" in output
+    code, output = run(ranks, 2, command("gpt", asked, *TP2), "gpt")
+    assert code == 0, output
+    assert re.search("resumed from .* at iteration [2-4] of 6", output), output
+    assert curves(asked) == curves(straight)
+
+
+def test_a_kill_inside_a_save_loses_that_save_alone(ranks: RankPool, corpus: None, tmp_path: Path) -> None:
+    """Rank 0 is gone by SIGKILL when the second checkpoint is written and not yet made current."""
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    assert run(ranks, 1, command("gpt", straight), "gpt")[0] == 0
+    call = {"process_group": False, "model": "gpt", "argv": command("gpt", killed, "--save-interval", "2")}
+    with pytest.raises(RankError, match="died with exit code -9"):
+        ranks.run(1, f"{FAULTS}:run_killed_in_a_save", at=4, **call)
+    assert [path.name for path in (killed / "save").glob("iter_*") if "incomplete" not in path.name] == ["iter_0000002"]
+    assert list((killed / "save").glob("iter_0000004.incomplete-*"))
+    code, output = run(ranks, 1, command("gpt", killed), "gpt")
+    assert code == 0, output
+    assert "at iteration 2 of 6" in output
+    assert not list((killed / "save").glob("*incomplete*"))
+    assert curves(killed) == curves(straight)
+
+
+@pytest.mark.parametrize("model", ["gpt", pytest.param("bert", marks=pytest.mark.slow)])
 def test_a_checkpoint_loads_in_every_layout(ranks: RankPool, corpus: None, tmp_path: Path, model: str) -> None:
     first = command(model, tmp_path, *NO_DROPOUT, *TP2, "--exit-interval", "3", "--use-distributed-optimizer")
     assert run(ranks, 2, first, model)[0] == 0

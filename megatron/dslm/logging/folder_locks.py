@@ -13,7 +13,7 @@ from megatron.dslm.logging.run_folder import FOLDERS
 from megatron.dslm.one_line_parser import spelled
 
 LOCK = ".run.lock"
-_PATIENCE_SECONDS = 5.0
+_PATIENCE_SECONDS = 2.0
 """A run that is started again may meet the last moments of the one before."""
 _LOOK_SECONDS = 0.1
 
