@@ -25,7 +25,7 @@ import psutil
 from tests.distributed.worker import Call, Reply, serve
 
 MAX_RANKS = 8
-MOST_THREADS = 1200
+MOST_THREADS = 3000
 # What a rank may still take to notice that another one failed, before it counts as hung.
 GRACE_SECONDS = 5.0
 LOG_TAIL_CHARACTERS = 3000
