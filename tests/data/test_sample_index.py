@@ -3,9 +3,11 @@
 import errno
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from dslm_patches.errors import UserError
@@ -48,19 +50,24 @@ def test_what_killed_builds_left_is_removed(tmp_path: Path) -> None:
     child = os.fork()
     if child == 0:
         build_aside(killed_by_parent, str(tmp_path), "text")
-    while not list(tmp_path.glob("building-*/part")):
+    while not (parts := list(tmp_path.glob("building-*/part"))) or not parts[0].read_text():
         pass
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+    builder = int(parts[0].read_text())
+    for _ in range(100):
+        if not psutil.pid_exists(builder) or psutil.Process(builder).status() == psutil.STATUS_ZOMBIE:
+            break
+        time.sleep(0.05)
+    else:
+        raise AssertionError("the build outlived its run")
     assert len(list(tmp_path.iterdir())) == 1
     build_aside(lambda folder: Path(folder, "whole.npy").touch(), str(tmp_path), "text")
     assert [one.name for one in tmp_path.iterdir()] == ["whole.npy"]
 
 
 def killed_by_parent(folder: str) -> None:
-    """Waits in the middle of its work, for as long as its parent lives."""
-    Path(folder, "part").touch()
-    parent = os.getppid()
-    while os.getppid() == parent:
+    """Waits in the middle of its work, for ever."""
+    Path(folder, "part").write_text(str(os.getpid()))
+    while True:
         pass
-    os._exit(0)

@@ -414,6 +414,12 @@ _CHECKPOINTS = [
     BadInput("another scheme", ("--load", "--depth-scheme dslm", "saved: megatron"), _RESUME, "--dslm"),
     BadInput("another activation", ("--load", "--activation relu"), {**_RESUME, "activation": "relu"}),
     BadInput("another rate", ("--lr 0.5", "--override-opt-param-scheduler"), {**_RESUME, "lr": "0.5"}),
+    BadInput(
+        "a given decay length left out",
+        ("--lr-decay-iters 10 (saved: 20)", "--override-opt-param-scheduler"),
+        {"load": "{site}/other"},
+        damage=_saved(lr_decay_iters=20, lr_decay_is_derived=False),
+    ),
     BadInput("another seed", ("--seed 7", "1234"), {**_RESUME, "seed": "7"}),
     BadInput(
         "another optimizer",

@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from megatron.dslm.checkpoints.load import newest_checkpoint
 from megatron.dslm.checkpoints.manifest import UnreadError
 from megatron.dslm.checkpoints.safe_loading import SafeReader
 from megatron.dslm.faults.diagnosis import is_lost_connection
+from megatron.dslm.training import launch
 from megatron.dslm.training.step import Trainer
 from tests.training.pretrain_workers import run
 
@@ -36,6 +38,7 @@ def bug() -> None:
     _first, _second = (1, 2, 3)  # type: ignore[misc]
 
 
+_PRETRAIN = "import pretrain_bert; pretrain_bert.main()"
 FAULTS: dict[str, Callable[[], Any]] = {
     "memory": out_of_memory,
     "read error": read_error,
@@ -113,4 +116,19 @@ def run_killed_in_a_save(argv: list[str], model: str, at: int) -> tuple[int, str
         return publish(aside, root, iteration)
 
     with mock.patch.object(save, "publish_folder", killed):
+        return run(argv, model)
+
+
+def run_after_another(argv: list[str], model: str, other: list[str]) -> tuple[int, str]:
+    """`run` with `argv`, where a run with the flags `other` begins and ends once those of `argv` are checked."""
+    initialize = launch.initialize
+
+    def late(args: Namespace) -> Any:
+        launch.initialize = initialize
+        words = [sys.executable, "-c", _PRETRAIN, *other]
+        keep = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "MASTER_PORT")}
+        subprocess.run(words, check=True, capture_output=True, env=keep)
+        return initialize(args)
+
+    with mock.patch.object(launch, "initialize", late):
         return run(argv, model)

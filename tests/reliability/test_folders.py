@@ -4,6 +4,7 @@ import argparse
 import copy
 import json
 import os
+import shutil
 from argparse import Namespace
 from pathlib import Path
 
@@ -33,12 +34,41 @@ def args(corpus: None, tmp_path: Path) -> argparse.Namespace:
     return args
 
 
-def is_refused(args: Namespace, checkpoint: dict[str, object] | None) -> bool:
+def is_refused(args: Namespace, checkpoint: dict[str, object] | None, name: str = "tensorboard_dir") -> bool:
     try:
         check_owner(args, checkpoint)
     except UserError as error:
-        return f"--tensorboard-dir {args.tensorboard_dir} holds what another run wrote" in str(error)
+        flag = f"--{name.replace('_', '-')} {getattr(args, name)}"
+        return f"{flag} holds what another run wrote" in str(error)
     return False
+
+
+def test_a_folder_of_another_kind_is_another_runs_too(args: argparse.Namespace, tmp_path: Path) -> None:
+    other = copy.copy(args)
+    other.lr, other.save, other.tensorboard_dir = 1.0, args.tensorboard_dir, None
+    other.trace_dir = None
+    assert is_refused(other, None, "save")
+    other.save, other.tensorboard_dir = None, args.save
+    assert not is_refused(other, None)
+    (tmp_path / "save" / "iter_0000008").mkdir(parents=True)
+    assert is_refused(other, None)
+
+
+def test_a_run_that_came_between_the_check_and_the_lock_is_not_written_over(
+    ranks: RankPool, corpus: None, tmp_path: Path
+) -> None:
+    """The first run begins and ends after the second one's flags were checked."""
+    call = {"process_group": False, "model": "bert", "argv": flags(tmp_path)}
+    for change in (["--lr", "2e-3"], ["--lr", "3e-3", "--save", f"{tmp_path}/other"]):
+        late = [*flags(tmp_path), *change]
+        code, output = ranks.run(
+            1, "tests.reliability.fault_workers:run_after_another", **{**call, "other": flags(tmp_path), "argv": late}
+        )[0]
+        assert code == 2, output
+        named = "--tensorboard-dir" if "--save" in change else "--save"
+        assert output.splitlines()[-1].startswith(f"pretrain_bert.py: error: {named} {tmp_path}/"), output
+        for one in ("save", "board"):
+            shutil.rmtree(tmp_path / one)
 
 
 def test_only_an_attempt_with_the_same_settings_begins_again(args: argparse.Namespace) -> None:

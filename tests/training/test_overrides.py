@@ -9,7 +9,7 @@ import pytest
 from tests.corpus import FOLDER, data_flags
 from tests.curves import curves
 from tests.data.order_workers import write_documents
-from tests.distributed.pool import RankPool
+from tests.distributed.pool import RankError, RankPool
 
 SHAPE = ["--num-layers", "2", "--hidden-size", "32", "--num-attention-heads", "2", "--seq-length", "32"]
 TRAINING = ["--micro-batch-size", "2", "--global-batch-size", "4", "--eval-iters", "0", "--log-interval", "1"]
@@ -185,6 +185,16 @@ def test_an_attempt_that_saved_nothing_is_begun_again_in_its_folders(
     shutil.rmtree(tmp_path / "save")
     assert run(ranks, argv)[0] == 0
     assert list(curves(tmp_path)["training/lm loss"]) == [1, 2]
+
+
+def test_sigterm_is_heard_by_a_rank_that_waits_for_an_index(ranks: RankPool, corpus: None, tmp_path: Path) -> None:
+    """The job ends by the rank that got it; the one that builds is ended by that one's word."""
+    layout = ["--tensor-model-parallel-size", "2", "--data-cache-path", f"{tmp_path}/cache"]
+    argv = command(tmp_path, "--train-iters", "2", "--lr", "1e-3", *layout)
+    call = {"process_group": False, "argv": argv, "rank": 1}
+    with pytest.raises(RankError, match=r"rank 0: died with exit code 143\n") as error:
+        ranks.run(2, "tests.training.override_workers:run_with_an_endless_index", timeout=40.0, **call)
+    assert error.value.rank == 0
 
 
 def test_sigterm_is_heard_while_an_index_is_built(ranks: RankPool, corpus: None, tmp_path: Path) -> None:

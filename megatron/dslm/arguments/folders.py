@@ -33,10 +33,20 @@ def check_folders(args: Namespace, written: tuple[str, ...]) -> None:
     for name in written:
         if getattr(args, name) is not None:
             _require_writable(spelled(name), getattr(args, name))
-    if args.save is not None and not _same_folder(args.save, args.load) and find_checkpoint(args.save, "--save"):
-        if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) == 0:
-            raise UserError(f"--save {args.save} holds a checkpoint: go on with it by --load {args.save}, or remove it")
+    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) == 0:
+        check_save_is_free(args)
+    elif args.save is not None and find_checkpoint(args.save, "--save"):
         args.load = args.save
+
+
+def check_save_is_free(args: Namespace) -> None:
+    """Refuses a --save that holds checkpoints which the run does not go on from.
+
+    Raises:
+        UserError: the folder is named.
+    """
+    if args.save is not None and not _same_folder(args.save, args.load) and find_checkpoint(args.save, "--save"):
+        raise UserError(f"--save {args.save} holds a checkpoint: go on with it by --load {args.save}, or remove it")
 
 
 def _resolve_overrides(args: Namespace) -> None:

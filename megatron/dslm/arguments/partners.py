@@ -28,11 +28,6 @@ _PARTNERS: tuple[tuple[tuple[str, ...], Callable[[Namespace], bool], str], ...] 
     ),
     (("override_settings", "override_opt_param_scheduler"), lambda a: a.load is not None, "--load"),
     (("min_lr",), lambda a: a.lr_decay_style != "constant", "--lr-decay-style other than constant"),
-    (
-        ("lr_decay_iters",),
-        lambda a: a.lr_decay_style != "constant" or a.lr_warmup_fraction is not None,
-        "--lr-decay-style other than constant, or --lr-warmup-fraction",
-    ),
     (("eval_interval",), lambda a: getattr(a, "eval_iters", 1) != 0, "--eval-iters above 0"),
 )
 """Flags, whether they mean something beside the others, and what they need."""

@@ -175,9 +175,11 @@ def resolve_schedule(args: Namespace) -> None:
 
     A run that goes on decays over as many iterations as it began with, whatever its --train-iters has become.
     """
-    args.decay_is_recorded = False
-    if args.lr_decay_iters is None and not args.override_opt_param_scheduler:
-        args.lr_decay_iters = recorded(args, "lr_decay_iters")
+    args.decay_is_recorded, args.lr_decay_is_derived = False, args.lr_decay_iters is None
+    if args.lr_decay_is_derived and not args.override_opt_param_scheduler:
+        # One that was given has to be given again, as all else.
+        if recorded(args, "lr_decay_is_derived") is not False:
+            args.lr_decay_iters = recorded(args, "lr_decay_iters")
         args.decay_is_recorded = args.lr_decay_iters is not None
     args.lr_decay_iters = args.lr_decay_iters or args.train_iters
     if args.lr_warmup_fraction is not None:

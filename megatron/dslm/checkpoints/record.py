@@ -19,7 +19,7 @@ from megatron.dslm.one_line_parser import spelled
 ARGUMENTS = "arguments.json"
 _BY_CONTENT = ("vocab_file", "merge_file")
 """Compared by the vocabulary's digest, wherever it lies."""
-_EXTRA = ("train_iters", "run_id", *LAYOUT)
+_EXTRA = ("train_iters", "lr_decay_is_derived", "run_id", *LAYOUT)
 """Recorded beside what is compared."""
 _ORDER = "epochs"
 """How samples are ordered: whole epochs, whatever --train-iters. Checkpoints from before say nothing."""
@@ -153,7 +153,9 @@ def _differences(names: Iterable[str], now: dict[str, Any], saved: dict[str, Any
         ours, theirs = now.get(name), saved.get(name)
         if name in now["contents"] and name in saved.get("contents", {}):
             if _plain(name, now["contents"][name]) != _plain(name, saved["contents"][name]):
-                different.append(f"{spelled(name)} {_shown(ours)}, which holds other data (saved: {_shown(theirs)})")
+                same = name in PATH_FLAGS and sorted(now["contents"][name][0]) == sorted(saved["contents"][name][0])
+                what = "" if same else ", which holds other data"
+                different.append(f"{spelled(name)} {_shown(ours)}{what} (saved: {_shown(theirs)})")
         elif name in saved and _plain(name, ours) != _plain(name, theirs) and not (name in START and ours is None):
             different.append(f"{spelled(name)} {_shown(ours)} (saved: {_shown(theirs)})")
     return different

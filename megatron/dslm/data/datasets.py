@@ -1,6 +1,7 @@
 """The data sets of a pretraining run: megatron-core's, in an order that does not depend on the run's length."""
 
 import os
+import time
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +18,7 @@ from megatron.dslm.data.content import split_blend
 from megatron.dslm.data.sample_index import MissingIndexError, build_aside
 from megatron.dslm.faults.stop import StopRequest
 
+_LOOK_SECONDS = 0.02
 _NAMES = {Split.train: "train", Split.valid: "validation", Split.test: "test"}
 
 
@@ -52,7 +54,7 @@ def build_datasets(args: Namespace, dataset: tuple[type, Any], stop: StopRequest
         if builds:
             for part in parts:
                 part.build_if_missing(stop)
-        torch.distributed.barrier()
+        _wait_for_all(stop)
     sets: list[Any] = []
     for split in Split:
         own = [part for part in parts if part.split is split]
@@ -65,6 +67,15 @@ def build_datasets(args: Namespace, dataset: tuple[type, Any], stop: StopRequest
         else:
             sets.append(next(iter(made), None))
     return sets
+
+
+def _wait_for_all(stop: StopRequest | None) -> None:
+    """A barrier at which signals are heard: another rank may build for hours."""
+    work = torch.distributed.barrier(async_op=True)
+    while stop is not None and not work.is_completed():
+        stop.leave_if_asked("while another rank built indices of samples")
+        time.sleep(_LOOK_SECONDS)
+    work.wait()
 
 
 def parts_of(args: Namespace, dataset_class: type, config: Any) -> Iterator["Part"]:

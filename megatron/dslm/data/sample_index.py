@@ -1,6 +1,7 @@
 """The index of a data set's samples: built once in a process of its own, kept by what it was made of."""
 
 import contextlib
+import ctypes
 import errno
 import multiprocessing
 import os
@@ -24,6 +25,8 @@ from dslm_patches.errors import UserError
 from megatron.dslm.faults.stop import StoppedEarly, StopRequest
 
 _LOOK_SECONDS = 0.05
+_PR_SET_PDEATHSIG = 1
+"""Of linux/prctl.h."""
 _SILENT_SECONDS = 5.0
 """A build that takes longer is said."""
 
@@ -126,6 +129,8 @@ def _in_own_process(act: Callable[[], Any], name: str, stop: StopRequest | None)
 def _run(act: Callable[[], Any], result: Connection) -> None:
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, signal.SIG_DFL)
+    if sys.platform == "linux":  # nobody else ends a build whose rank is gone
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     failure: BaseException | None = None
     try:
         act()

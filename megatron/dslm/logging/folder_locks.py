@@ -30,7 +30,9 @@ class FolderLocks:
 
     def __init__(self, args: Namespace) -> None:
         self._files: list[IO[str]] = []
-        own = {os.path.realpath(folder): name for name, folder in _written(args)}
+        own: dict[str, str] = {}
+        for name, folder in _written(args):
+            own.setdefault(os.path.realpath(folder), name)
         for folder, name in own.items():
             self._hold(name, Path(folder))
 

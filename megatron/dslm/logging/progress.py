@@ -72,9 +72,10 @@ class Progress:
         if self.writer is None:
             return
         for name, value in values.items():
-            with SummaryWriter(os.path.join(self._args.tensorboard_dir, name), purge_step=0) as writer:
+            begin = self._start_iteration  # with other data than before, where they were taken over
+            with SummaryWriter(os.path.join(self._args.tensorboard_dir, name), purge_step=begin) as writer:
                 for split in ("training", "validation"):
-                    for iteration in (0, self._args.train_iters):
+                    for iteration in (begin, self._args.train_iters):
                         writer.add_scalar(f"{split}/{loss}", value, iteration)
 
     def start(self) -> None:

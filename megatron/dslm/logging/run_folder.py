@@ -32,13 +32,15 @@ def check_owner(args: Namespace, checkpoint: dict[str, Any] | None) -> None:
     Raises:
         UserError: the flag and the folder are named.
     """
-    for name in FOLDERS:
+    own = {os.path.realpath(one) for one in (args.save, args.load) if one is not None}
+    for name in (*FOLDERS, "save"):
         folder = getattr(args, name, None)
         if folder is None:
             continue
         mark = _read(name, Path(folder))
         if mark is None:
-            other = checkpoint is None and is_written_to(folder)
+            of_another = os.path.realpath(folder) not in own and bool(saved_iterations(folder))
+            other = of_another or (checkpoint is None and is_written_to(folder))
         elif checkpoint is not None:
             other = not _is_of(mark, checkpoint, args)
         else:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from dslm_patches.errors import UserError
+from megatron.dslm.arguments.folders import check_loaded, check_save_is_free
 from megatron.dslm.checkpoints.save import SaveError
 from megatron.dslm.faults.diagnosis import is_lost_connection
 from megatron.dslm.faults.stop import StoppedEarly, StopRequest
@@ -59,6 +60,9 @@ def launch(args: Namespace, program: str, train: Callable[[Job], None]) -> None:
     locks: FolderLocks | None = None
     try:
         locks = FolderLocks(args)
+        if args.rank in (0, args.world_size - 1):  # another run may have begun and ended since the flags were checked
+            check_save_is_free(args)
+            check_loaded(args)
         train(Job(watch, stop))
     except BaseException as error:
         code = _told(error, args, watch)
@@ -103,7 +107,10 @@ def _told(error: BaseException, args: Namespace, watch: Watch) -> int:
 
 
 def _headline(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    lines = str(error).strip().splitlines() or [""]
+    # A data loader hands its traceback over in the message, which ends with what it was.
+    what = f"{lines[0]} {lines[-1]}" if "in DataLoader worker process" in lines[0] else lines[0]
+    return f"{type(error).__name__}: {what}"
 
 
 def _trace(error: BaseException) -> str:
