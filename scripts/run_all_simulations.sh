@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks every closed form over the published grids (49,315 configurations); about ten minutes on two cores.
+# Checks every closed form over the published grids (49,315 configurations); ten minutes to an hour on two cores.
 # Prints the table of errors and writes docs/simulation_results.json.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
