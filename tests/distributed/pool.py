@@ -60,7 +60,7 @@ class RankPool:
         *,
         layout: dict[str, Any] | None = None,
         process_group: bool = True,
-        timeout: float = 300.0,
+        timeout: float = 120.0,
         **kwargs: Any,
     ) -> list[Any]:
         """Run a function on ranks 0 to `world_size` - 1 and return what each returned.

@@ -14,7 +14,7 @@ from tests.reliability.bad_inputs import BAD_INPUTS, BadInput
 from tests.reliability.site import make_site
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 30.0
+SECONDS = 15.0
 BANNER = ("reading ",)
 
 

@@ -29,9 +29,7 @@ STEPS = 24
         pytest.param(
             *("hang", "1", 5, "rank 1, iteration 5: hangs in reliability/faulty_pretrain.py:"), marks=pytest.mark.slow
         ),
-        pytest.param(
-            "stop", "0", 5, "rank 0, iteration 5: not heard from for (1[5-9]|2[0-9]) s", marks=pytest.mark.slow
-        ),
+        pytest.param("stop", "0", 5, "rank 0, iteration 5: not heard from for 1[5-9] s", marks=pytest.mark.slow),
     ],
 )
 def test_a_broken_rank_ends_the_job_and_is_named(
