@@ -1,5 +1,6 @@
 """The n-gram losses of a run's own data, counted once and kept beside its sample indices."""
 
+import contextlib
 import hashlib
 import json
 import math
@@ -73,10 +74,11 @@ def baselines(args: Namespace, dataset: tuple[type, Any]) -> Baselines | None:
         bigram_cross_entropy(counted, asked, size) if pairs else None,
         sum(len(one.tokens) for one in counted),
     )
-    aside = f"{path}.{secrets.token_hex(4)}"
-    with open(aside, "w", encoding="utf-8") as file:
-        json.dump(asdict(found), file)
-    os.replace(aside, path)
+    with contextlib.suppress(OSError):  # a cache that is only read: they are counted again, in seconds
+        aside = f"{path}.{secrets.token_hex(4)}"
+        with open(aside, "w", encoding="utf-8") as file:
+            json.dump(asdict(found), file)
+        os.replace(aside, path)
     return found
 
 

@@ -117,9 +117,8 @@ class Part:
         index = self._tokens.index
         ends = np.append(index.sequence_pointers, os.path.getsize(f"{self.prefix}.bin"))
         bounds = self._indices[0], self._indices[-1] + 1
-        if self._class.numel_low_level_dataset(self._tokens) != len(
-            index.sequence_pointers
-        ):  # of documents, not sequences
+        # BERT's are documents, GPT's sequences.
+        if self._class.numel_low_level_dataset(self._tokens) != len(index.sequence_pointers):
             bounds = index.document_indices[bounds[0]], index.document_indices[bounds[1]]
         begin, end = (int(ends[bound]) // index.dtype_size for bound in bounds)
         return np.memmap(f"{self.prefix}.bin", index.dtype, "r")[begin:end]
