@@ -11,7 +11,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 spread=(--numprocesses 2 --dist loadfile --no-loadscope-reorder)
 case "${1:-}" in
     "") chosen=("${spread[@]}" -m "not slow") ;;
-    --all) chosen=("${spread[@]}" --durations 10 --cov --cov-report term:skip-covered) ;;
+    --all) chosen=("${spread[@]}" --verbose --durations 10 --cov --cov-report term:skip-covered) ;;
     *) exec python -m pytest "$@" ;;
 esac
 ruff check .

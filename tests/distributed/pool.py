@@ -81,6 +81,26 @@ class RankPool:
             RankError: a rank raised, died or timed out; the other ranks are free again, or started anew.
         """
         assert 1 <= world_size <= MAX_RANKS, f"world_size {world_size} is not within 1..{MAX_RANKS}"
+        try:
+            replies, failed = self._answers(world_size, function, kwargs, layout, process_group, timeout)
+        except BaseException:  # Ctrl-C, or the test's own limit: replies that nobody waits for are not the next call's
+            self._kill(set(self._processes))
+            raise
+        if failed:
+            rank, message = failed[0]
+            raise RankError(rank, f"{message}\n(calling {function} on {world_size} ranks)")
+        return [replies[rank].result for rank in range(world_size)]
+
+    def _answers(
+        self,
+        world_size: int,
+        function: str,
+        kwargs: dict[str, Any],
+        layout: dict[str, Any] | None,
+        process_group: bool,
+        timeout: float,
+    ) -> tuple[dict[int, Reply], list[tuple[int, str]]]:
+        """Replies by rank, and the failures, of one call."""
         from torch.distributed import TCPStore
 
         self._retire_crowded()
@@ -90,11 +110,7 @@ class RankPool:
         for rank in range(world_size):
             call = Call(function, kwargs, rank, world_size, store.port, layout, process_group, timeout, self.measured)
             self._connections[rank].send_bytes(pickle.dumps(call))
-        replies, failed = self._collect(world_size, timeout)
-        if failed:
-            rank, message = failed[0]
-            raise RankError(rank, f"{message}\n(calling {function} on {world_size} ranks)")
-        return [replies[rank].result for rank in range(world_size)]
+        return self._collect(world_size, timeout)
 
     def close(self) -> None:
         """Stop all ranks; a later call starts them again."""
