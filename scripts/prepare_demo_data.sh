@@ -18,13 +18,16 @@ vocabulary() {
         --input "$data/wikipedia.jsonl" --tokenizer-type "$type" --vocab-size "$size" --output-prefix "$prefix"
 }
 vocabulary BertWordPieceLowerCase 4096 "$data/bert"
+vocabulary BertWordPieceLowerCase 800 "$data/pieces"
 vocabulary GPT2BPETokenizer 1024 "$data/gpt"
 vocabulary GPT2BPETokenizer 320 "$data/characters"
 
 # Sentences for BERT, whole documents for GPT.
-[ -f "$data/bert_text_sentence.idx" ] || python tools/preprocess_data.py --input "$data/wikipedia.jsonl" \
-    --split-sentences --tokenizer-type BertWordPieceLowerCase --vocab-file "$data/bert-vocab.txt" \
-    --output-prefix "$data/bert" --workers 2
+for name in bert pieces; do
+    [ -f "$data/${name}_text_sentence.idx" ] || python tools/preprocess_data.py --input "$data/wikipedia.jsonl" \
+        --split-sentences --tokenizer-type BertWordPieceLowerCase --vocab-file "$data/$name-vocab.txt" \
+        --output-prefix "$data/$name" --workers 2
+done
 for name in gpt characters; do
     [ -f "$data/${name}_text_document.idx" ] || python tools/preprocess_data.py --input "$data/wikipedia.jsonl" \
         --append-eod --tokenizer-type GPT2BPETokenizer --vocab-file "$data/$name-vocab.json" \

@@ -28,6 +28,9 @@ def add_parser(subparsers: Any) -> None:
     plot.add_argument(
         "--iterations", type=int, nargs="+", help=f"traced iterations to draw; default {CURVES} spread over the run"
     )
+    history = actions.add_parser("history", help="one run over its iterations: each layer's signal, and the loss")
+    history.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of trace.jsonl and TensorBoard's files")
+    history.set_defaults(run_action=_history)
     compare = actions.add_parser("compare", help="two runs side by side: one iteration of each")
     compare.add_argument("run_dir", type=Path, metavar="RUN_A", help="folder of trace.jsonl")
     compare.add_argument("other", type=Path, metavar="RUN_B", help="folder of trace.jsonl")
@@ -39,7 +42,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    check_outputs(args)
+    if "plot" in args:
+        check_outputs(args)
     return args.run_action(args)
 
 
@@ -61,6 +65,24 @@ def _plot(args: argparse.Namespace) -> int:
     save_figure(path, figure)
     if args.json is not None:
         write_json(args.json, {**header.as_json(), "steps": [one.as_json() for one in chosen]})
+    return 0
+
+
+def _history(args: argparse.Namespace) -> int:
+    from matplotlib.figure import Figure
+
+    from dslm_patches.tracing.history import draw_history, draw_losses, read_losses
+    from dslm_patches.tracing.trace_file import read_header, read_records, trace_path
+
+    header, folder = read_header(args.run_dir), trace_path(args.run_dir).parent
+    figure = Figure(figsize=(13.0, 3.8), layout="constrained")
+    draw_history(figure, list(read_records(args.run_dir)), header.title)
+    save_figure(folder / "signal_over_training.png", figure)
+    losses = read_losses(folder)
+    if losses is not None:
+        figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+        draw_losses(figure, losses, header.title)
+        save_figure(folder / "loss_over_baselines.png", figure)
     return 0
 
 
