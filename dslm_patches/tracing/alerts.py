@@ -1,6 +1,6 @@
 """What is wrong with a traced step: non-finite tensors, signals that grow with depth, tokens that collapse."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,8 @@ from dslm_patches.tracing.names import COMPUTED
 from dslm_patches.tracing.record import Array, TraceRecord
 
 NON_FINITE = "non-finite"
+PATIENCE = 3
+"""Traced steps in a row."""
 LEAST_GROWTH = 10.0
 """Over all layers: a shallow model may change its variance quickly without harm."""
 
@@ -33,6 +35,38 @@ class Alert:
 
     kind: str
     text: str
+
+
+class StandingAlerts:
+    """The findings of a run that stand, each told once.
+
+    A model that begins to learn passes through what would be alarming in one that stays there: tokens that are alike
+    while it learns token frequencies, signals that grow while the learning rate warms up. So a finding is told once
+    it was there in PATIENCE traced steps in a row, all after the warm-up; a tensor that is not finite is told at
+    once. What was told is told again after it was gone.
+
+    Args:
+        warmup: last iteration of the warm-up.
+    """
+
+    def __init__(self, warmup: int = 0) -> None:
+        self._warmup = warmup
+        self._steps: dict[str, int] = {}
+
+    def new(self, iteration: int, found: Sequence[Alert]) -> list[Alert]:
+        """Takes in the findings of the next traced step; those that are to be told now."""
+        if iteration <= self._warmup:
+            found = [alert for alert in found if alert.kind == NON_FINITE]
+        self._steps = {alert.kind: self._steps.get(alert.kind, 0) + 1 for alert in found}
+        return [alert for alert in found if self._steps[alert.kind] == (1 if alert.kind == NON_FINITE else PATIENCE)]
+
+    def state_dict(self) -> dict[str, int]:
+        """Traced steps in a row that each kind has stood."""
+        return dict(self._steps)
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Puts back what `state_dict` gave."""
+        self._steps = dict(state)
 
 
 def alerts(record: TraceRecord, limits: AlertLimits) -> list[Alert]:

@@ -153,9 +153,16 @@ def reset() -> None:
     """Undo everything global that a call may have set in torch and megatron-core."""
     import torch
     from megatron.core import num_microbatches_calculator, parallel_state, rerun_state_machine
+    from megatron.core.distributed import DistributedDataParallel
+    from megatron.core.distributed.param_and_grad_buffer import _ParamAndGradBuffer
+    from megatron.core.optimizer import MegatronOptimizer
     from megatron.core.tensor_parallel import random as tensor_parallel_random
 
-    # First let go of models and optimizers: their hooks hold process groups.
+    # First let go of models and optimizers: their hooks hold process groups, whose threads cost time for ever.
+    gc.unfreeze()  # a run that was cut short leaves its model frozen
+    holders = (DistributedDataParallel, _ParamAndGradBuffer, MegatronOptimizer)
+    for one in [one for one in gc.get_objects() if issubclass(type(one), holders)]:
+        vars(one).clear()  # they hold each other in circles through C++, where no collector sees them
     gc.collect()
     parallel_state.destroy_model_parallel()
     if torch.distributed.is_initialized():

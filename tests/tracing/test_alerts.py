@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dslm_patches.tracing.alerts import AlertLimits, alerts, growth_rates
+from dslm_patches.tracing.alerts import NON_FINITE, Alert, AlertLimits, StandingAlerts, alerts, growth_rates
 from dslm_patches.tracing.names import layers_of
 from dslm_patches.tracing.record import Site, SiteStatistics, TraceRecord, WeightStatistics
 
@@ -91,3 +91,35 @@ def test_collapsing_tokens_are_named() -> None:
     assert found.kind == "rank collapse"
     first = int(np.flatnonzero(correlation > 0.98)[0]) + 1
     assert f"at layer {first}" in found.text
+
+
+COLLAPSE, GROWTH = Alert("rank collapse", "tokens collapse"), Alert("gradient growth", "gradients vanish")
+BROKEN = Alert(NON_FINITE, "first non-finite activation")
+
+
+def test_a_finding_is_told_once_it_stands() -> None:
+    standing = StandingAlerts(warmup=20)
+    told = {iteration: standing.new(iteration, [COLLAPSE]) for iteration in range(10, 90, 10)}
+    assert {iteration: found for iteration, found in told.items() if found} == {50: [COLLAPSE]}
+    assert standing.new(90, []) == []
+    assert [len(standing.new(iteration, [COLLAPSE])) for iteration in (100, 110, 120, 130)] == [0, 0, 1, 0]
+
+
+def test_findings_stand_each_by_themselves_and_a_broken_tensor_is_told_at_once() -> None:
+    standing = StandingAlerts()
+    assert standing.new(1, [COLLAPSE]) == []
+    assert standing.new(2, [COLLAPSE, GROWTH]) == []
+    assert standing.new(3, [COLLAPSE]) == [COLLAPSE]
+    assert standing.new(4, [BROKEN, COLLAPSE, GROWTH]) == [BROKEN]
+    assert standing.new(5, [BROKEN, GROWTH]) == []
+    assert StandingAlerts(warmup=20).new(1, [BROKEN, GROWTH]) == [BROKEN]
+
+
+def test_a_resumed_run_tells_what_an_uninterrupted_one_tells() -> None:
+    standing, resumed = StandingAlerts(), StandingAlerts()
+    for iteration in (1, 2):
+        standing.new(iteration, [COLLAPSE])
+    resumed.load_state_dict(standing.state_dict())
+    assert standing.new(3, [COLLAPSE]) == resumed.new(3, [COLLAPSE]) == [COLLAPSE]
+    resumed.load_state_dict(standing.state_dict())
+    assert resumed.new(4, [COLLAPSE]) == []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dslm_patches.errors import UserError
 from dslm_patches.schemes import DepthScheme
-from dslm_patches.tracing.alerts import Alert
+from dslm_patches.tracing.alerts import Alert, StandingAlerts
 from dslm_patches.tracing.record import TraceRecord
 from dslm_patches.tracing.tensorboard import TensorBoardTraces
 from dslm_patches.tracing.trace_file import NAME, TraceHeader, TraceWriter, read_header
@@ -37,7 +37,7 @@ class TraceOutput:
         self._writer: TraceWriter | None = None
         self._tensorboard: TensorBoardTraces | None = None
         self._broken = False
-        self._said: set[str] = set()
+        self._standing = StandingAlerts(args.lr_warmup_iters)
 
     def write(self, record: TraceRecord, found: list[Alert]) -> None:
         """A step and its alerts. A folder that can no longer be written to is said once: training goes on."""
@@ -47,20 +47,18 @@ class TraceOutput:
         except OSError as error:
             self._broken = True
             self._progress.say(f"warning: iteration {record.iteration}: traces are no longer written: {error}")
-        for alert in found:
-            if alert.kind not in self._said:
-                self._progress.say(f"warning: iteration {record.iteration}: {alert.text}")
-                if self._tensorboard is not None:
-                    self._tensorboard.say(alert.text, record.iteration)
-        self._said = {alert.kind for alert in found}
+        for alert in self._standing.new(record.iteration, found):
+            self._progress.say(f"warning: iteration {record.iteration}: {alert.text}")
+            if self._tensorboard is not None:
+                self._tensorboard.say(alert.text, record.iteration)
 
-    def state_dict(self) -> dict[str, list[str]]:
-        """The kinds of alerts that stand."""
-        return {"said": sorted(self._said)}
+    def state_dict(self) -> dict[str, dict[str, int]]:
+        """The alerts that stand."""
+        return {"standing": self._standing.state_dict()}
 
-    def load_state_dict(self, state: dict[str, list[str]]) -> None:
-        """Puts back what `state_dict` gave."""
-        self._said = set(state["said"])
+    def load_state_dict(self, state: dict[str, dict[str, int]]) -> None:
+        """Puts back what `state_dict` gave; nothing of a run of before alerts had to stand."""
+        self._standing.load_state_dict(state.get("standing", {}))
 
     def report(self, record: TraceRecord, found: list[Alert], path: Path) -> None:
         """Everything about a step that ends the run."""
