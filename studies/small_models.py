@@ -65,13 +65,15 @@ def data_flags(model: str) -> tuple[str, ...]:
 
 def run_of(setting: Setting, scheme: str, lr: str, seed: int = 1234) -> Run:
     """A run of one scheme at one learning rate: RoPE, no dropout, warm-up, then a cosine to zero."""
-    shape = ("--num-layers", setting.layers, "--hidden-size", setting.hidden_size)
-    shape += ("--num-attention-heads", setting.heads, "--seq-length", SEQUENCE, "--position-embedding-type", "rope")
-    schedule = ("--lr", lr, "--lr-warmup-iters", min(WARMUP, setting.steps // 2), "--lr-decay-style", "cosine")
     every = max(1, setting.steps // 12)
-    logging = ("--eval-interval", every, "--eval-iters", 8, "--log-interval", min(10, every))
-    logging += ("--trace-interval", min(10, every) if setting.layers <= DEEP else every, "--save-interval", 2 * every)
-    batch = ("--micro-batch-size", setting.sequences, "--hidden-dropout", 0, "--attention-dropout", 0)
-    words = (*scheme_flags(scheme), *shape, *batch, *schedule, *data_flags(setting.model), *logging, "--seed", seed)
+    traced = min(10, every) if setting.layers <= DEEP else every
+    flags = (
+        f"--num-layers {setting.layers} --hidden-size {setting.hidden_size} --num-attention-heads {setting.heads} "
+        f"--seq-length {SEQUENCE} --position-embedding-type rope --hidden-dropout 0 --attention-dropout 0 "
+        f"--micro-batch-size {setting.sequences} --lr {lr} --lr-decay-style cosine "
+        f"--lr-warmup-iters {min(WARMUP, setting.steps // 2)} --eval-interval {every} --eval-iters 8 "
+        f"--log-interval {min(10, every)} --trace-interval {traced} --save-interval {2 * every} --seed {seed}"
+    )
+    words = (*scheme_flags(scheme), *flags.split(), *data_flags(setting.model))
     name = f"{scheme}-lr{lr}" + ("" if seed == 1234 else f"-seed{seed}")
-    return Run(name, setting.model, tuple(map(str, words)), setting.steps)
+    return Run(name, setting.model, words, setting.steps)
