@@ -55,12 +55,14 @@ def scheme_flags(name: str) -> tuple[str, ...]:
 
 def data_flags(model: str) -> tuple[str, ...]:
     """Real text in a small vocabulary, as scripts/prepare_demo_data.sh leaves it: a small output layer is cheap."""
-    split = ("--split", "90,5,5", "--make-vocab-size-divisible-by", "64")
+    split = "--split 90,5,5 --make-vocab-size-divisible-by 64"
     if model == "gpt":
-        vocabulary = ("--vocab-file", f"{DATA}/characters-vocab.json", "--merge-file", f"{DATA}/characters-merges.txt")
-        return ("--data-path", f"{DATA}/characters_text_document", *vocabulary, *split)
-    vocabulary = ("--vocab-file", f"{DATA}/pieces-vocab.txt")
-    return ("--data-path", f"{DATA}/pieces_text_sentence", *vocabulary, "--bert-no-binary-head", *split)
+        vocabulary = f"--vocab-file {DATA}/characters-vocab.json --merge-file {DATA}/characters-merges.txt"
+        words = f"--data-path {DATA}/characters_text_document {vocabulary} {split}"
+    else:
+        vocabulary = f"--vocab-file {DATA}/pieces-vocab.txt"
+        words = f"--data-path {DATA}/pieces_text_sentence {vocabulary} --bert-no-binary-head {split}"
+    return tuple(words.split())
 
 
 def run_of(setting: Setting, scheme: str, lr: str, seed: int = 1234) -> Run:
