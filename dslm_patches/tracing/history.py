@@ -15,6 +15,8 @@ from dslm_patches.tracing.record import Array, TraceRecord
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PLATEAU = 0.1
+"""Nats below the unigrams from which a loss shows more than token frequencies."""
 BASELINES = {"unigrams": "--", "bigrams": ":"}
 """Line styles by the name of TensorBoard's sub-run."""
 
@@ -54,6 +56,31 @@ def draw_losses(figure: Figure, losses: LossCurves, title: str) -> None:
     axis.set(xlabel="iteration", ylabel=f"{losses.name} (nats a token)", title=title)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
+
+
+def loss_in_words(losses: LossCurves) -> str:
+    """Where the last validation loss stands beside the n-grams: a loss that only falls need not be learning."""
+    points = losses.curves["validation"] or losses.curves["training"]
+    step, loss = points[-1]
+    told = f"{losses.name} {loss:.3f} at iteration {step}"
+    for name, level in losses.baselines.items():
+        told += f", {abs(level - loss):.3f} nats {'below' if loss < level else 'above'} {name} ({level:.3f})"
+    unigrams = losses.baselines.get("unigrams")
+    if unigrams is None:
+        return told
+    return f"{told}: {'it uses context' if loss < unigrams - PLATEAU else 'hardly more than token frequencies'}"
+
+
+def signal_in_words(record: TraceRecord) -> str:
+    """The signal at the layers' outputs in one traced step."""
+    site = record.sites["layer"]
+    forward, backward = site.activation, site.gradient
+    spread = backward.variance.max() / backward.variance.min() if backward.variance.min() > 0.0 else np.inf
+    return (
+        f"signal at iteration {record.iteration}: token correlation at most {np.nanmax(forward.correlation):.2f}, "
+        f"gradient variance within a factor of {spread:.3g} over {len(site.layers)} layers, "
+        f"forward variance {forward.variance[0]:.3g} at the first and {forward.variance[-1]:.3g} at the last"
+    )
 
 
 def draw_history(figure: Figure, records: Sequence[TraceRecord], title: str) -> None:

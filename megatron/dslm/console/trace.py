@@ -71,18 +71,21 @@ def _plot(args: argparse.Namespace) -> int:
 def _history(args: argparse.Namespace) -> int:
     from matplotlib.figure import Figure
 
-    from dslm_patches.tracing.history import draw_history, draw_losses, read_losses
+    from dslm_patches.tracing.history import draw_history, draw_losses, loss_in_words, read_losses, signal_in_words
     from dslm_patches.tracing.trace_file import read_header, read_records, trace_path
 
     header, folder = read_header(args.run_dir), trace_path(args.run_dir).parent
+    records = list(read_records(args.run_dir))
     figure = Figure(figsize=(13.0, 3.8), layout="constrained")
-    draw_history(figure, list(read_records(args.run_dir)), header.title)
+    draw_history(figure, records, header.title)
     save_figure(folder / "signal_over_training.png", figure)
     losses = read_losses(folder)
     if losses is not None:
         figure = Figure(figsize=(7.0, 4.2), layout="constrained")
         draw_losses(figure, losses, header.title)
         save_figure(folder / "loss_over_baselines.png", figure)
+        print(loss_in_words(losses))
+    print(signal_in_words(records[-1]))
     return 0
 
 
