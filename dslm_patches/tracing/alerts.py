@@ -1,4 +1,4 @@
-"""What is wrong with a traced step: non-finite tensors, signals that grow with depth, tokens that collapse."""
+"""What is wrong with a traced step: non-finite tensors, gradients that vanish or explode, tokens that collapse."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,13 @@ from dslm_patches.tracing.record import Array, TraceRecord
 NON_FINITE = "non-finite"
 PATIENCE = 3
 """Traced steps in a row."""
-LEAST_GROWTH = 10.0
-"""Over all layers: a shallow model may change its variance quickly without harm."""
+LEAST_GROWTH = 100.0
+"""Over all layers: a shallow model may change its variance quickly without harm, and the lowest layers of a deep one
+get ten times the gradient of the others while it learns well."""
+GROWTH_HELP = "what usually helps is Pre-LN, a scheme made for the depth, a lower learning rate or a longer warm-up"
+COLLAPSE_HELP = (
+    "what usually helps is a lower learning rate, a longer warm-up, Pre-LN, or branches of less weight (a smaller k)"
+)
 
 
 @dataclass(frozen=True)
@@ -20,8 +25,7 @@ class AlertLimits:
     """When to speak.
 
     Attributes:
-        growth: factor a layer, fitted over the depth, by which forward variance may grow and gradient variance may
-            change.
+        growth: factor a layer, fitted over the depth, by which gradient variance may change.
         correlation: token correlation of a layer's output above which its tokens count as collapsed.
     """
 
@@ -124,24 +128,34 @@ def _non_finite(record: TraceRecord) -> Iterator[Alert]:
 
 
 def _growth(record: TraceRecord, limit: float) -> Iterator[Alert]:
-    rates = growth_rates(record)
-    for way, told, rate in (
-        ("activation", "forward variance grows with depth", rates.get("activation", np.nan)),
-        ("gradient", "gradient variance grows towards the embeddings", rates.get("gradient", np.nan)),
-        ("gradient", "gradient variance vanishes towards the embeddings", 1.0 / rates.get("gradient", np.nan)),
-    ):
-        total = rate ** (len(record.sites["layer"].layers) - 1) if rates else np.nan
-        if rate > limit and total > LEAST_GROWTH:
-            yield Alert(f"{way} growth", f"{told} by {rate:.4g} a layer, {total:.3g} in all (limit {limit:g})")
+    """Gradients alone: what grows on its way up through Pre-LN layers is divided out by the last norm."""
+    rate = growth_rates(record).get("gradient", np.nan)
+    if not rate > 0.0:
+        return
+    site = record.sites["layer"]
+    variance, layers = site.gradient.variance, site.layers
+    # In logarithms: over hundreds of layers the factor itself may leave the range of numbers.
+    total = abs(np.log10(rate)) * (len(layers) - 1)
+    if max(rate, 1.0 / rate) > limit and total > np.log10(LEAST_GROWTH):
+        what, factor = ("grows", rate) if rate > 1.0 else ("vanishes", 1.0 / rate)
+        extreme = int(np.argmax(variance) if rate > 1.0 else np.argmin(variance))
+        yield Alert(
+            "gradient growth",
+            f"gradient variance {what} towards the embeddings by {factor:.4g} a layer (limit {limit:g}): "
+            f"{variance[extreme]:.3g} at layer {layers[extreme]}, {variance[-1]:.3g} at layer {layers[-1]}; "
+            f"{GROWTH_HELP}",
+        )
 
 
 def _collapse(record: TraceRecord, limit: float) -> Iterator[Alert]:
-    if "layer" in record.sites:
-        site = record.sites["layer"]
-        at = np.flatnonzero(site.activation.correlation > limit)
-        if len(at):
-            yield Alert(
-                "rank collapse",
-                f"tokens collapse: their correlation is {site.activation.correlation[at[0]]:.4f} at layer "
-                f"{site.layers[at[0]]} (limit {limit:g})",
-            )
+    if "layer" not in record.sites:
+        return
+    site = record.sites["layer"]
+    at = np.flatnonzero(site.activation.correlation > limit)
+    if len(at):
+        where = f"{len(at)} of {len(site.layers)} layers" if len(at) > 1 else "one layer"
+        yield Alert(
+            "rank collapse",
+            f"tokens collapse in {where}, first in layer {site.layers[at[0]]}: their correlation there is "
+            f"{site.activation.correlation[at[0]]:.4f} (limit {limit:g}); {COLLAPSE_HELP}",
+        )

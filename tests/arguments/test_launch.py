@@ -1,11 +1,11 @@
 """A mistake under torchrun: every rank leaves at once, and the line is there once."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.ports import free_port
 from tests.reliability.site import make_site, pretraining_flags, words
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -43,11 +43,8 @@ def test_a_file_that_a_second_machine_lacks_is_told_there(tmp_path: Path) -> Non
         folder.mkdir()
         make_site(folder)
     (machines[1] / "vocab.txt").unlink()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "2"]
-    argv = [*torchrun, "--master-addr", "127.0.0.1", "--master-port", port]
+    argv = [*torchrun, "--master-addr", "127.0.0.1", "--master-port", str(free_port())]
     program = [str(ROOT / "pretrain_bert.py"), *words(pretraining_flags(Path(".")))]
     first, second = (
         subprocess.Popen(

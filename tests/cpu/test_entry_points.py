@@ -1,7 +1,6 @@
 """What an entry point says and takes of the machine: warnings once and by one rank, threads as the summary tells."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 
 from megatron.dslm.checkpoints.manifest import check_digests, read_manifest
 from tests.corpus import ROOT, data_flags
+from tests.ports import free_port
 
 MODEL = ["--num-layers", "4", "--hidden-size", "16", "--num-attention-heads", "2", "--seq-length", "16", "--dslm"]
 TRAINING = ["--micro-batch-size", "2", "--global-batch-size", "4", "--lr", "1e-3", "--train-iters", "2"]
@@ -41,17 +41,11 @@ def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
     return out, err
 
 
-def free_port() -> str:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return str(one.getsockname()[1])
-
-
 @pytest.mark.parametrize("model", ["bert", pytest.param("gpt", marks=pytest.mark.slow)])
 def test_two_ranks_warn_once_and_take_a_thread_each(corpus: None, tmp_path: Path, model: str) -> None:
     flags = [*MODEL, *TRAINING, *RECOMPUTED, *data_flags(model), "--tensor-model-parallel-size", "2"]
     flags += ["--save", str(tmp_path / "save"), "--eval-iters", "1"]
-    meeting = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    meeting = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     ranks = [
         start([f"pretrain_{model}.py", *flags], RANK=rank, LOCAL_RANK=rank, **meeting)  # without torchrun
         for rank in ("0", "1")

@@ -71,18 +71,27 @@ def test_a_non_finite_weight_gradient_is_named() -> None:
 
 def test_growth_is_measured_along_its_own_direction() -> None:
     depth = np.arange(LAYERS)
-    up = record(layer={"activation": {"variance": 1.3**depth}, "gradient": {"variance": 1.2 ** depth[::-1]}})
+    up = record(layer={"activation": {"variance": 1.3**depth}, "gradient": {"variance": 1.25 ** depth[::-1]}})
     rates = growth_rates(up)
-    assert rates == {"activation": pytest.approx(1.3), "gradient": pytest.approx(1.2)}
-    assert [one.kind for one in alerts(up, LIMITS)] == ["activation growth", "gradient growth"]
-    assert alerts(up, AlertLimits(growth=1.31)) == []
+    assert rates == {"activation": pytest.approx(1.3), "gradient": pytest.approx(1.25)}
+    (grown,) = alerts(up, LIMITS)
+    assert grown.kind == "gradient growth"
+    told = "gradient variance grows towards the embeddings by 1.25 a layer (limit 1.02): 169 at layer 1, 1 at layer 24"
+    assert told in grown.text
+    assert alerts(up, AlertLimits(growth=1.26)) == []
     vanishing = record(layer={"activation": {"variance": 0.8**depth}, "gradient": {"variance": 0.8 ** depth[::-1]}})
     (found,) = alerts(vanishing, LIMITS)
     assert (found.kind, "vanishes towards the embeddings by 1.25 a layer" in found.text) == ("gradient growth", True)
+    assert "at layer 1, 1 at layer 24; what usually helps" in found.text
 
 
-def test_a_shallow_model_may_change_its_variance() -> None:
-    assert alerts(record(layer={"activation": {"variance": 1.05 ** np.arange(LAYERS)}}), LIMITS) == []
+def test_a_shallow_model_may_change_its_gradients() -> None:
+    assert alerts(record(layer={"gradient": {"variance": 1.2 ** np.arange(LAYERS)}}), LIMITS) == []
+    assert alerts(record(layer={"gradient": {"variance": 1.25 ** np.arange(LAYERS)}}), LIMITS) != []
+
+
+def test_a_gradient_of_no_size_at_all_is_no_growth() -> None:
+    assert alerts(record(layer={"gradient": {"variance": np.zeros(LAYERS)}}), LIMITS) == []
 
 
 def test_collapsing_tokens_are_named() -> None:
@@ -90,7 +99,9 @@ def test_collapsing_tokens_are_named() -> None:
     (found,) = alerts(record(layer={"activation": {"correlation": correlation}}), LIMITS)
     assert found.kind == "rank collapse"
     first = int(np.flatnonzero(correlation > 0.98)[0]) + 1
-    assert f"at layer {first}" in found.text
+    assert f"in one layer, first in layer {first}: their correlation there is 0.9990 (limit 0.98)" in found.text
+    (found,) = alerts(record(layer={"activation": {"correlation": correlation + 0.1}}), LIMITS)
+    assert "tokens collapse in 6 of 24 layers, first in layer 19" in found.text
 
 
 COLLAPSE, GROWTH = Alert("rank collapse", "tokens collapse"), Alert("gradient growth", "gradients vanish")

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from dslm_patches.tracing.trace_file import read_header, read_records
 from megatron.dslm.arguments import parse_args
 from tests.corpus import ROOT, data_flags
 from tests.distributed.pool import RankPool
+from tests.ports import free_port
 
 WORKERS = "tests.training.pretrain_workers"
 SHAPE = ["--num-layers", "4", "--hidden-size", "32", "--num-attention-heads", "4", "--seq-length", "32", "--dslm"]
@@ -50,12 +50,6 @@ def test_a_run_writes_its_traces(traced: Path) -> None:
     assert header.title == "BERT 4 x 32, dslm, pre-LN"
     assert header.prediction is not None
     assert header.prediction.variance == pytest.approx([1.0] * 4, abs=0.1)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return free.getsockname()[1]
 
 
 @pytest.mark.slow

@@ -255,14 +255,14 @@ def add_tracing(parser: Parser, model: str) -> None:
         "--trace-growth-limit",
         type=float,
         default=1.02,
-        help="warn when forward variance grows, or gradient variance changes, by more than this factor a layer and by "
-        "more than 10 in all; default 1.02",
+        help="warn when gradient variance changes, in three traced steps in a row after the warm-up, by more than this "
+        "factor a layer and by more than 100 in all; default 1.02",
     )
     add(
         "--trace-correlation-limit",
         type=float,
         default=0.98,
-        help="warn when the tokens of a layer are more correlated than this; default 0.98",
+        help="warn when, as long, the tokens of a layer are more correlated than this; default 0.98",
     )
 
 
