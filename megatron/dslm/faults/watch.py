@@ -52,6 +52,7 @@ class Watch:
         self._got_on = self._heard_at = time.monotonic()
         self._heard: dict[str, Any] | None = None
         self._watched = False
+        self._speaking, self._left = threading.Lock(), False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="watch", daemon=True)
         self._store.set(f"beat/{self._rank}", json.dumps(self._own_beat()))
@@ -89,7 +90,9 @@ class Watch:
     def stop(self, *, failed: bool) -> None:
         """This rank ends. Where it holds the store, it stays until the others have ended, or read why."""
         with contextlib.suppress(RuntimeError):
-            self._store.set(f"beat/{self._rank}", json.dumps(None))
+            with self._speaking:  # a beat that came after the farewell would look like a rank that died
+                self._left = True
+                self._store.set(f"beat/{self._rank}", json.dumps(None))
             deadline = time.monotonic() + (_GRACE_SECONDS if failed else _BUSY_SECONDS)
             while self._hosts_store and self._all_beats() and time.monotonic() < deadline:
                 time.sleep(_BEAT_SECONDS / 10)
@@ -134,7 +137,9 @@ class Watch:
         failures = 0
         while not self._ended.wait(_BEAT_SECONDS):
             try:
-                self._store.set(f"beat/{self._rank}", json.dumps(self._own_beat()))
+                with self._speaking:
+                    if not self._left:
+                        self._store.set(f"beat/{self._rank}", json.dumps(self._own_beat()))
                 self._leave_if_told()
                 self._listen_to((self._rank + 1) % self._world)
                 if self._rank == 0 and self._is_idle():
