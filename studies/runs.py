@@ -21,6 +21,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "studies"
+SAVES = 6
+"""Checkpoints over a run: what is lost where it is cut short."""
 STOPPED = re.compile(r"^pretrain_\w+\.py: stopped: (.*)$", re.M)
 
 
@@ -97,6 +99,7 @@ def train(run: Run, folder: Path, *, until: int | None = None, keep: bool = Fals
     save = str(place / "checkpoints")
     words = [sys.executable, f"pretrain_{run.model}.py", *run.flags, "--train-iters", str(run.steps)]
     words += ["--save", save, "--load", save, "--keep-last", "1", "--tensorboard-dir", str(place / "board")]
+    words += ["--save-interval", str(max(1, run.steps // SAVES))]
     words += [] if until is None or until >= run.steps else ["--exit-interval", str(until)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with log.open("a") as output:

@@ -74,7 +74,7 @@ def run_of(setting: Setting, scheme: str, lr: str, seed: int = 1234) -> Run:
         f"--seq-length {SEQUENCE} --position-embedding-type rope --hidden-dropout 0 --attention-dropout 0 "
         f"--micro-batch-size {setting.sequences} --lr {lr} --lr-decay-style cosine "
         f"--lr-warmup-iters {min(WARMUP, setting.steps // 2)} --eval-interval {every} --eval-iters 8 "
-        f"--log-interval {min(10, every)} --trace-interval {traced} --save-interval {2 * every} --seed {seed}"
+        f"--log-interval {min(10, every)} --trace-interval {traced} --seed {seed}"
     )
     words = (*scheme_flags(scheme), *flags.split(), *data_flags(setting.model))
     name = f"{scheme}-lr{lr}" + ("" if seed == 1234 else f"-seed{seed}")

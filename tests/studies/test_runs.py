@@ -69,7 +69,7 @@ def test_a_study_from_the_first_run_to_its_figure(
 ) -> None:
     monkeypatch.setattr(thousand_layers, "MEGATRON", thousand_layers.MEGATRON[:1])
     monkeypatch.setattr(thousand_layers, "RIVALS", thousand_layers.RIVALS[:1])
-    setting = Setting("gpt", 2, 6, hidden_size=16, sequences=2)
+    setting = Setting("gpt", 4, 6, hidden_size=16, sequences=2)
     results = thousand_layers.study(setting, tmp_path, jobs=2)
     assert [one.name for one in results] == ["dslm-k0.5-lr1e-2", "megatron-lr1e-3"]
     assert [step for step, _ in results[0].validation] == list(range(7))

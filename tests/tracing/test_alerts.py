@@ -6,6 +6,7 @@ import pytest
 from dslm_patches.tracing.alerts import NON_FINITE, Alert, AlertLimits, StandingAlerts, alerts, growth_rates
 from dslm_patches.tracing.names import layers_of
 from dslm_patches.tracing.record import Site, SiteStatistics, TraceRecord, WeightStatistics
+from tests.tracing.recorded_runs import read_recorded
 
 LIMITS = AlertLimits()
 LAYERS = 24
@@ -134,3 +135,28 @@ def test_a_resumed_run_tells_what_an_uninterrupted_one_tells() -> None:
     assert standing.new(3, [COLLAPSE]) == resumed.new(3, [COLLAPSE]) == [COLLAPSE]
     resumed.load_state_dict(standing.state_dict())
     assert resumed.new(4, [COLLAPSE]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("bert-24-dslm", set()),
+        ("gpt-48-dslm", set()),
+        ("gpt-48-megatron", set()),
+        ("gpt-48-megatron-post", {"rank collapse", "gradient growth"}),
+    ],
+)
+def test_real_runs_are_judged_by_whether_they_learn(name: str, kinds: set[str]) -> None:
+    """Healthy ones ended half a nat below the unigrams, sick ones on their plateau."""
+    run = read_recorded(name)
+    assert (run.loss < run.unigrams - 0.5) == (not kinds)
+    assert (run.loss > run.unigrams - 0.1) == bool(kinds)
+    standing = StandingAlerts(run.warmup)
+    told = [alert for one in run.records for alert in standing.new(one.iteration, alerts(one, LIMITS))]
+    assert {alert.kind for alert in told} == kinds
+    assert all("layer" in alert.text and "what usually helps" in alert.text for alert in told)
+
+
+def test_without_patience_a_healthy_run_would_be_called_sick() -> None:
+    run = read_recorded("gpt-48-dslm")
+    assert any(alerts(one, LIMITS) for one in run.records if one.iteration <= run.warmup)
