@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From nothing to a BERT that learns with DeepScaleLM on real English: 24 layers, tensor-parallel over two CPU ranks.
-# Less than 10 minutes on two cores. Run again, it resumes what was cut short or says that all is done.
+# About 10 minutes on two slow cores. Run again, it resumes what was cut short or says that all is done.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/prepare_demo_data.sh
@@ -15,10 +15,10 @@ OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 pretrain_bert.py \
     --dslm --dslm-k 0.5 --tensor-model-parallel-size 2 \
     --num-layers 24 --hidden-size 64 --num-attention-heads 2 --seq-length 128 --position-embedding-type rope \
     --bert-no-binary-head --hidden-dropout 0 --attention-dropout 0 \
-    --micro-batch-size 16 --train-iters 400 --lr 1e-2 --lr-warmup-iters 50 --lr-decay-style cosine \
+    --micro-batch-size 16 --train-iters 320 --lr 1e-2 --lr-warmup-iters 50 --lr-decay-style cosine \
     --data-path "$data/pieces_text_sentence" --vocab-file "$data/pieces-vocab.txt" --split 90,5,5 \
     --make-vocab-size-divisible-by 64 \
-    --eval-interval 50 --eval-iters 8 --log-interval 10 --save-interval 100 \
+    --eval-interval 40 --eval-iters 8 --log-interval 10 --save-interval 80 \
     --save "$run/checkpoints" --load "$run/checkpoints" --tensorboard-dir "$run/tensorboard" --trace-theory 2>&1 | tee -a "$run/log.txt"
 
 echo

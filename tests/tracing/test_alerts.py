@@ -143,6 +143,7 @@ def test_a_resumed_run_tells_what_an_uninterrupted_one_tells() -> None:
         ("bert-24-dslm", set()),
         ("gpt-48-dslm", set()),
         ("gpt-48-megatron", set()),
+        ("gpt-48-megatron-fast", set()),
         ("gpt-48-megatron-post", {"rank collapse", "gradient growth"}),
     ],
 )
