@@ -32,6 +32,7 @@ class Setting:
         model: "bert" or "gpt".
         sequences: of SEQUENCE tokens in a batch.
         steps: optimizer steps.
+        evaluations: spread over them.
     """
 
     model: str
@@ -40,6 +41,7 @@ class Setting:
     hidden_size: int = 64
     heads: int = 2
     sequences: int = 8
+    evaluations: int = 12
 
 
 def scheme_flags(name: str) -> tuple[str, ...]:
@@ -67,7 +69,7 @@ def data_flags(model: str) -> tuple[str, ...]:
 
 def run_of(setting: Setting, scheme: str, lr: str, seed: int = 1234) -> Run:
     """A run of one scheme at one learning rate: RoPE, no dropout, warm-up, then a cosine to zero."""
-    every = max(1, setting.steps // 12)
+    every = max(1, setting.steps // setting.evaluations)
     traced = min(10, every) if setting.layers <= DEEP else every
     flags = (
         f"--num-layers {setting.layers} --hidden-size {setting.hidden_size} --num-attention-heads {setting.heads} "

@@ -6,6 +6,7 @@ import torch
 from megatron.dslm.models.labelled import labelled
 from tests.corpus import data_flags
 from tests.distributed.pool import RankPool
+from tests.marks import slow_but
 
 SHAPE = ["--num-layers", "4", "--hidden-size", "32", "--num-attention-heads", "4", "--seq-length", "64", "--dslm"]
 TRAINING = ["--micro-batch-size", "4", "--global-batch-size", "8", "--train-iters", "5", "--lr", "1e-3"]
@@ -21,7 +22,7 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", slow_but([one for one in LAYOUTS if one != "TP 2 + SP x PP 2"], LAYOUTS))
 def test_loss_and_gradients_are_the_dense_heads(ranks: RankPool, corpus: None, layout: str) -> None:
     world_size, flags = LAYOUTS[layout]
     argv = [*SHAPE, *TRAINING, *data_flags("bert"), *flags]

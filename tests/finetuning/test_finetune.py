@@ -95,6 +95,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(ranks: RankPool, pretrained: 
     assert kept == ["iter_0000010"]
 
 
+@pytest.mark.slow
 def test_a_longer_run_keeps_its_course_and_another_is_refused(ranks: RankPool, pretrained: str, tmp_path: Path) -> None:
     train = write_qqp(tmp_path / "train.tsv", 40)
     argv = ["--task", "QQP", "--pretrained-checkpoint", pretrained, *SMALL, "--train-data", train]

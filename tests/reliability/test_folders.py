@@ -54,6 +54,7 @@ def test_a_folder_of_another_kind_is_another_runs_too(args: argparse.Namespace, 
     assert is_refused(other, None)
 
 
+@pytest.mark.slow
 def test_a_run_that_came_between_the_check_and_the_lock_is_not_written_over(
     ranks: RankPool, corpus: None, tmp_path: Path
 ) -> None:

@@ -7,13 +7,13 @@ import pytest
 from studies.runs import train
 from studies.small_models import Setting, run_of
 
-MARGIN = 0.2
+MARGIN = 0.1
 """Nats below the unigrams; what it reaches stands in docs/results.md."""
 
 
 @pytest.mark.slow
 def test_24_layers_learn_and_no_alert_is_told(corpus: None, tmp_path: Path) -> None:
-    run = run_of(Setting("bert", 24, 120, sequences=16), "dslm-k0.5", "1e-2")
+    run = run_of(Setting("bert", 24, 80, sequences=16, evaluations=2), "dslm-k0.5", "1e-2")
     result = train(run, tmp_path)
     assert result.unigrams is not None
     assert result.last < result.unigrams - MARGIN

@@ -36,7 +36,10 @@ def run(ranks: RankPool, world_size: int, argv: list[str], model: str = "bert") 
     [
         ("bert", 2, TP2),
         pytest.param("bert", 1, ["--bf16"], marks=pytest.mark.slow),
-        ("gpt", 2, ["--use-distributed-optimizer", "--overlap-grad-reduce", "--overlap-param-gather"]),
+        pytest.param(
+            *("gpt", 2, ["--use-distributed-optimizer", "--overlap-grad-reduce", "--overlap-param-gather"]),
+            marks=pytest.mark.slow,
+        ),
         pytest.param("gpt", 2, [*PP2, "--num-layers-per-virtual-pipeline-stage", "1"], marks=pytest.mark.slow),
     ],
 )
@@ -60,7 +63,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     assert "done already" in output
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
 def test_a_signal_to_one_rank_saves_on_all_and_the_rest_is_as_without_it(
     ranks: RankPool, corpus: None, tmp_path: Path, number: signal.Signals
 ) -> None:
