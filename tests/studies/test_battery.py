@@ -10,7 +10,7 @@ from studies.battery import PARTS, Part, run
 
 WRITES = "-c \"import pathlib; pathlib.Path('{folder}/log.txt').write_text('found'); print('told')\""
 HANGS = (
-    "-c \"import subprocess, pathlib, time; p = subprocess.Popen(['sleep', '600']);"
+    "-I -S -c \"import subprocess, pathlib, time; p = subprocess.Popen(['sleep', '600']);"
     " pathlib.Path('{folder}/log.txt').write_text(str(p.pid)); time.sleep(600)\""
 )
 
@@ -19,7 +19,7 @@ def test_parts_end_in_time_and_are_not_run_again(tmp_path: Path) -> None:
     parts = [
         Part("writes", 60, WRITES),
         Part("fails", 60, '-c "raise SystemExit(3)"'),
-        Part("hangs", 3, HANGS),
+        Part("hangs", 6, HANGS),
         Part("long", 10_000, "-c pass"),
     ]
     ends = run(parts, tmp_path / "first", None, 120.0)
