@@ -29,6 +29,11 @@ GRID: dict[str, tuple[str, ...]] = {
 """Rates by scheme."""
 
 
+def mean_of(results: Sequence[Result]) -> float:
+    """Mean over seeds of the last validation loss; infinite where one was not finite."""
+    return sum(one.last for one in results) / len(results)
+
+
 def best_of(results: Sequence[Result]) -> Result:
     """The run with the lowest validation loss at its end."""
     return min(results, key=lambda one: one.last)
@@ -41,13 +46,14 @@ def scheme_of(result: Result) -> tuple[str, str]:
 
 
 def table(results: Sequence[Result]) -> str:
-    """Validation losses at the end, a row a scheme, in Markdown; the best of each scheme is bold."""
+    """Validation losses at the end, a row a scheme, in Markdown, the best of each bold; of several seeds the mean,
+    with the lowest and the highest."""
     rates = sorted({scheme_of(one)[1] for one in results}, key=float)
     lines = ["| scheme | " + " | ".join(rates) + " |", "|---|" + "---|" * len(rates)]
     for scheme in dict.fromkeys(scheme_of(one)[0] for one in results):
-        mine = {scheme_of(one)[1]: one for one in results if scheme_of(one)[0] == scheme}
-        best = best_of(list(mine.values()))
-        cells = [_cell(mine[rate], best) if rate in mine else "" for rate in rates]
+        mine = {rate: [one for one in results if scheme_of(one) == (scheme, rate)] for rate in rates}
+        best = min((mean_of(seeds) for seeds in mine.values() if seeds), default=float("inf"))
+        cells = [_cell(mine[rate], best) for rate in rates]
         lines.append(f"| `{scheme}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -66,9 +72,14 @@ def read(path: Path) -> list[Result]:
     return [Result(**one) for one in json.loads(path.read_text())]
 
 
-def _cell(result: Result, best: Result) -> str:
-    loss = f"{result.last:.3f}" if result.last < float("inf") else "not finite"
-    return f"**{loss}**" if result is best and len(loss) < 8 else loss
+def _cell(seeds: Sequence[Result], best: float) -> str:
+    if not seeds:
+        return ""
+    mean, losses = mean_of(seeds), [one.last for one in seeds]
+    if mean == float("inf"):
+        return "not finite"
+    told = f"**{mean:.3f}**" if mean == best else f"{mean:.3f}"
+    return told if len(seeds) == 1 else f"{told} ({min(losses):.3f} to {max(losses):.3f})"
 
 
 def build_parser() -> argparse.ArgumentParser:

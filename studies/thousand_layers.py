@@ -25,6 +25,8 @@ PLATEAU = 0.1
 
 def why_not_on(result: Result, best_megatron: Result) -> str | None:
     """Why a rival does not go on after a third of its steps; None where it does."""
+    if result.stopped is not None or result.test is not None:
+        return None  # it has ended by itself
     if result.unigrams is not None and result.last > result.unigrams - PLATEAU:
         return "on the unigram plateau"
     of_megatron = scheme_of(result) in MEGATRON
@@ -38,10 +40,11 @@ def study(setting: Setting, folder: Path, jobs: int) -> list[Result]:
     best = best_of([one for one in early if scheme_of(one) in MEGATRON])
     going_on: list[Run] = []
     for run, result in zip(runs[1:], early[1:], strict=True):
-        result.left = result.left or why_not_on(result, best)
-        if result.left is not None:
-            complete(result, folder)
-        else:
+        if result.left is None:
+            result.left = why_not_on(result, best)
+            if result.left is not None:
+                complete(result, folder)
+        if result.left is None:
             going_on.append(run)
     whole = train_all([runs[0], *going_on], folder, jobs=jobs, keep=True)
     return [*whole, *(one for one in early[1:] if one.left is not None)]

@@ -130,10 +130,19 @@ def _non_finite(record: TraceRecord) -> Iterator[Alert]:
 def _growth(record: TraceRecord, limit: float) -> Iterator[Alert]:
     """Gradients alone: what grows on its way up through Pre-LN layers is divided out by the last norm."""
     rate = growth_rates(record).get("gradient", np.nan)
-    if not rate > 0.0:
+    if "layer" not in record.sites:
         return
     site = record.sites["layer"]
     variance, layers = site.gradient.variance, site.layers
+    gone = np.flatnonzero(variance == 0.0)  # below the smallest number; where none was measured it is NaN
+    if len(gone) and variance[-1] > 0.0:
+        yield Alert(
+            "gradient growth",
+            f"gradients vanish altogether: 0 at layer {layers[gone[-1]]}, a variance of {variance[-1]:.3g} at layer "
+            f"{layers[-1]}; {GROWTH_HELP}",
+        )
+    if not rate > 0.0:
+        return
     # In logarithms: over hundreds of layers the factor itself may leave the range of numbers.
     total = abs(np.log10(rate)) * (len(layers) - 1)
     if max(rate, 1.0 / rate) > limit and total > np.log10(LEAST_GROWTH):

@@ -21,6 +21,7 @@ STEPS = 24
     ("kind", "rank", "iteration", "told"),
     [
         ("die", "0", 5, "rank 0, iteration 5: its process died"),
+        pytest.param("die", "1", 5, "rank 1, iteration 5: its process died", marks=pytest.mark.slow),
         pytest.param("bug", "all", 5, f"rank [01], iteration 5: {BUG}", marks=pytest.mark.slow),
         pytest.param("bug", "1", 5, f"rank 1, iteration 5: {BUG}", marks=pytest.mark.slow),
         pytest.param("bug", "all", 0, f"rank 0, at the start: {BUG}", marks=pytest.mark.slow),

@@ -8,7 +8,7 @@ from studies.runs import train
 from studies.small_models import Setting, run_of
 
 MARGIN = 0.1
-"""Nats below the unigrams; what it reaches stands in docs/results.md."""
+"""Nats below the unigrams."""
 
 
 @pytest.mark.slow

@@ -55,12 +55,19 @@ def test_the_table_marks_the_best_rate_of_each_scheme(tmp_path: Path) -> None:
     ]
 
 
+def test_seeds_are_averaged_and_their_spread_is_shown() -> None:
+    seeds = [result("dslm-lr1e-2", 2.8), result("dslm-lr1e-2-seed2", 3.0), result("dslm-lr3e-3", 2.95)]
+    assert rates.table(seeds).splitlines()[-1] == "| `dslm` | 2.950 | **2.900** (2.800 to 3.000) |"
+
+
 def test_a_third_of_the_steps_decides_which_rivals_go_on() -> None:
     first, second = result("megatron-lr1e-3", 3.5), result("megatron-std0.06-lr1e-3", 3.4)
     assert thousand_layers.why_not_on(second, second) is None
     assert thousand_layers.why_not_on(first, second) == "another of Megatron's initialisations is ahead"
     assert thousand_layers.why_not_on(result("xavier-lr1e-3", 3.6), second) is None
     assert thousand_layers.why_not_on(result("xavier-lr1e-3", 4.45), second) == "on the unigram plateau"
+    assert thousand_layers.why_not_on(result("xavier-lr1e-3", 9.0, stopped="not finite"), second) is None
+    assert thousand_layers.why_not_on(result("xavier-lr1e-3", 4.45, test=4.4), second) is None, "it ran to its end"
 
 
 @pytest.mark.slow

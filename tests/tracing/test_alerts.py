@@ -91,6 +91,13 @@ def test_a_shallow_model_may_change_its_gradients() -> None:
     assert alerts(record(layer={"gradient": {"variance": 1.25 ** np.arange(LAYERS)}}), LIMITS) != []
 
 
+def test_gradients_too_small_for_a_number_have_vanished() -> None:
+    (found,) = alerts(record(layer={"gradient": {"variance": np.where(np.arange(LAYERS) < 5, 0.0, 1.0)}}), LIMITS)
+    assert found.text.startswith("gradients vanish altogether: 0 at layer 5, a variance of 1 at layer 24; what usually")
+    unmeasured = np.where(np.arange(LAYERS) < 5, np.nan, 1.0)
+    assert alerts(record(layer={"gradient": {"variance": unmeasured}}), LIMITS) == [], "frozen layers"
+
+
 def test_a_gradient_of_no_size_at_all_is_no_growth() -> None:
     assert alerts(record(layer={"gradient": {"variance": np.zeros(LAYERS)}}), LIMITS) == []
 
