@@ -37,7 +37,10 @@ def test_system_exit_is_an_error_of_the_rank(ranks: RankPool) -> None:
 
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
-    [("exit_process", {"code": 7}, "exit code 7"), ("sleep", {"seconds": 60}, "no answer within 1 s")],
+    [
+        ("exit_process", {"code": 7}, "exit code 7"),
+        pytest.param("sleep", {"seconds": 60}, "no answer within 1 s", marks=pytest.mark.slow),
+    ],
 )
 def test_a_lost_rank_is_replaced(function: str, arguments: dict[str, int], message: str, ranks: RankPool) -> None:
     with pytest.raises(RankError, match=message):
