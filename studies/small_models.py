@@ -67,9 +67,14 @@ def data_flags(model: str) -> tuple[str, ...]:
     return tuple(words.split())
 
 
+def evaluation_interval(setting: Setting) -> int:
+    """Steps between evaluations: a run of few steps is not evaluated at each of them."""
+    return max(1, setting.steps // min(setting.evaluations, max(3, setting.steps // 5)))
+
+
 def run_of(setting: Setting, scheme: str, lr: str, seed: int = 1234) -> Run:
     """A run of one scheme at one learning rate: RoPE, no dropout, warm-up, then a cosine to zero."""
-    every = max(1, setting.steps // setting.evaluations)
+    every = evaluation_interval(setting)
     traced = min(10, every) if setting.layers <= DEEP else every
     flags = (
         f"--num-layers {setting.layers} --hidden-size {setting.hidden_size} --num-attention-heads {setting.heads} "

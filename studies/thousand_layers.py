@@ -1,6 +1,6 @@
 """Trains a 1000-layer GPT by several depth schemes, each at its best rate of `studies.rates`, beside n-gram losses.
 
-    python -m studies.thousand_layers --layers 1000 --steps 800
+    python -m studies.thousand_layers --layers 1000 --steps 400
 
 At a third of the steps two kinds of rivals end: those that still stand where a table of token frequencies does, and
 all of Megatron's initialisations but the best one.
@@ -14,7 +14,7 @@ from studies.depth_use import losses
 from studies.depth_use import table as table_of_losses
 from studies.rates import best_of, scheme_of, table, write
 from studies.runs import Result, Run, StudyError, add_running_options, complete, train_all
-from studies.small_models import Setting, run_of
+from studies.small_models import Setting, evaluation_interval, run_of
 
 METHOD = ("dslm-k0.5", "1e-2")
 MEGATRON = (("megatron", "1e-3"), ("megatron-std0.06", "1e-3"), ("megatron-std0.125", "1e-3"))
@@ -36,7 +36,9 @@ def why_not_on(result: Result, best_megatron: Result) -> str | None:
 def study(setting: Setting, folder: Path, jobs: int) -> list[Result]:
     """Trains all runs and returns their results, DeepScaleLM's first."""
     runs = [run_of(setting, *point) for point in (METHOD, *RIVALS)]
-    early = train_all(runs, folder, jobs=jobs, until=max(1, setting.steps // 3), keep=True)
+    every = evaluation_interval(setting)
+    third = every * max(1, round(setting.steps / 3 / every))
+    early = train_all(runs, folder, jobs=jobs, until=third, keep=True)
     best = best_of([one for one in early if scheme_of(one) in MEGATRON])
     going_on: list[Run] = []
     for run, result in zip(runs[1:], early[1:], strict=True):
@@ -80,11 +82,11 @@ def main() -> None:
     """Trains what is not trained, and writes the losses, the figure, and what the method's model loses with layers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=1000)
-    parser.add_argument("--steps", type=int, default=800)
-    parser.add_argument("--batches", type=int, default=16, help="of validation data with layers skipped (default 16)")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--batches", type=int, default=32, help="of validation data with layers skipped (default 32)")
     add_running_options(parser)
     args = parser.parse_args()
-    setting = Setting("gpt", args.layers, args.steps, sequences=4)
+    setting = Setting("gpt", args.layers, args.steps, sequences=4, evaluations=9)
     folder = args.folder / f"{args.layers}-layers-{args.steps}-steps"
     try:
         results = study(setting, folder, args.jobs)
