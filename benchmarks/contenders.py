@@ -72,8 +72,8 @@ def plain(shape: Shape, dtype: str) -> Step:
     from megatron.core.models.gpt import GPTModel
 
     from dslm_patches.mcore import layer_spec
-    from megatron.dslm.config import transformer_config, transformer_impl
     from megatron.dslm.models import bert, gpt
+    from megatron.dslm.models.mcore_config import transformer_config, transformer_impl
 
     args = arguments(shape, dtype, "--no-cpu-kernels")
 

@@ -31,6 +31,7 @@ ARROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "megatron.dslm.checkpoints.folder",
             "megatron.dslm.checkpoints.record",
             "megatron.dslm.checkpoints.settings",
+            "megatron.dslm.config",
             "megatron.dslm.data.content",
             "megatron.dslm.data.tokenizer",
             "megatron.dslm.data.usable_documents",
@@ -39,6 +40,10 @@ ARROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "megatron.dslm.one_line_parser",
             "megatron.dslm.tasks",
         ),
+        (),
+    ),
+    "megatron.dslm.config": (
+        ("dslm_patches.schemes", "dslm_patches.tracing.names", "megatron.dslm.one_line_parser", "megatron.dslm.tasks"),
         (),
     ),
     "megatron.dslm.tasks": ((), ()),

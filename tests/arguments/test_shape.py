@@ -5,9 +5,10 @@ import argparse
 import pytest
 
 from dslm_patches.schemes import build_scheme
-from megatron.dslm.arguments import flags
 from megatron.dslm.arguments.shape import padded_size, shape_from_flags
 from megatron.dslm.arguments.validate import validate_model
+from megatron.dslm.config.flags import add_section
+from megatron.dslm.config.sections import model_sections
 from tests.distributed.pool import RankPool
 
 SIZES = "--num-layers 3 --hidden-size 32 --num-attention-heads 4 --seq-length 16"
@@ -25,8 +26,8 @@ CASES = [
 def from_flags(model: str, words: list[str]) -> argparse.Namespace:
     """Checked model, depth-scheme and dropout flags."""
     parser = argparse.ArgumentParser()
-    for add_group in (flags.add_model, flags.add_depth_scheme, flags.add_dropout):
-        add_group(parser, model)
+    for section in model_sections(model):
+        add_section(parser, section)
     args = parser.parse_args(words)
     args.model = model
     validate_model(args)

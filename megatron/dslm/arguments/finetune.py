@@ -1,6 +1,5 @@
 """The command line of finetune.py: a task, its files, and a pretrained model whose flags are taken from its folder."""
 
-import argparse
 import hashlib
 import os
 from argparse import Namespace
@@ -8,12 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from dslm_patches.errors import UserError
-from megatron.dslm.arguments import flags
 from megatron.dslm.arguments.folders import check_loaded
+from megatron.dslm.arguments.parse import TOKENIZERS
 from megatron.dslm.arguments.partners import check_partners
 from megatron.dslm.arguments.pretrained import FREE, check_against_pretrained, pretrained_arguments
 from megatron.dslm.arguments.validate import resolve_schedule, validate_finetuning
 from megatron.dslm.checkpoints.settings import TASK_DATA
+from megatron.dslm.config.files import add_config_flags, config_of, print_config_and_exit, set_defaults
+from megatron.dslm.config.flags import add_section
+from megatron.dslm.config.sections import FINETUNING
 from megatron.dslm.data.tokenizer import build_tokenizer
 from megatron.dslm.logging.run_folder import check_owner
 from megatron.dslm.one_line_parser import OneLineParser, spelled
@@ -21,28 +23,7 @@ from megatron.dslm.tasks import TASKS, Example
 from megatron.dslm.tasks.base import count_labels
 from megatron.dslm.tasks.features import check_lengths
 
-_MODEL = ("num_layers", "hidden_size", "num_attention_heads", "seq_length")
-"""Required of a model without pretraining."""
 _DATA = ("train_data", "valid_data", "test_data")
-
-
-def add_task(parser: argparse.ArgumentParser) -> None:
-    """The task, its files, and how long to train."""
-    add = parser.add_argument_group("task").add_argument
-    add("--task", choices=list(TASKS), required=True, help="what to fine-tune on")
-    add("--train-data", nargs="+", metavar="PATH", help="training files in the task's own format (RACE: folders)")
-    add("--valid-data", nargs="+", metavar="PATH", help="evaluated after each epoch, each by itself")
-    add("--test-data", nargs="+", metavar="PATH", help="predicted at the end by the best checkpoint")
-    add("--epochs", type=int, help="passes over the training data; 0 evaluates alone; default 3")
-    add("--train-samples", type=int, help="so many samples in place of --epochs, shuffled anew at the end of the data")
-    add("--group-by-length", action="store_true", help="batches of samples about equally long: less padding")
-
-
-def add_task_outputs(parser: argparse.ArgumentParser) -> None:
-    """What a fine-tuning run leaves."""
-    add = parser.add_argument_group("evaluation").add_argument
-    add("--eval-interval", type=int, help="iterations between evaluations; default an epoch")
-    add("--output-dir", help="metrics.json, predictions and GLUE's submission go there; default --save")
 
 
 def build_finetune_parser() -> OneLineParser:
@@ -53,12 +34,10 @@ def build_finetune_parser() -> OneLineParser:
         "(gloo) or GPU (NCCL).",
         allow_abbrev=False,
     )
-    add_task(parser)
-    for add_group in flags.COMMON:
-        add_group(parser, "bert")
-    add_task_outputs(parser)
-    for add_group in flags.OUTPUTS:
-        add_group(parser, "bert")
+    for section in FINETUNING:
+        # --epochs 0 needs no learning rate
+        add_section(parser, section, defaults={"tokenizer_type": TOKENIZERS["bert"]}, optional=("lr",))
+    add_config_flags(parser)
     return parser
 
 
@@ -72,23 +51,27 @@ def parse_finetune_args(argv: Sequence[str] | None = None) -> Namespace:
     """
     parser = build_finetune_parser()
     try:
-        saved = _defaults_from_pretrained(parser, argv)
+        given = config_of(argv, FINETUNING)
+        saved = _defaults_from_pretrained(parser, argv, given.get("pretrained_checkpoint"))
+        set_defaults(parser, given)
+        print_config_and_exit(parser, argv, FINETUNING)
         args = parser.parse_args(argv)
         args.model = "bert"
         args.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         args.rank = int(os.environ.get("RANK", "0"))
-        check_partners(parser, args)
+        check_partners(args)
         _complete(args, saved)
     except (UserError, OSError) as error:
         parser.error(str(error))
     return args
 
 
-def _defaults_from_pretrained(parser: OneLineParser, argv: Sequence[str] | None) -> dict[str, Any]:
+def _defaults_from_pretrained(
+    parser: OneLineParser, argv: Sequence[str] | None, configured: str | None
+) -> dict[str, Any]:
     """Makes the flags of the pretrained model the parser's defaults; what its folder says, {} without one."""
-    next(action for action in parser._actions if action.dest == "lr").required = False  # --epochs 0 needs none
     peek = OneLineParser(prog=parser.prog, add_help=False, allow_abbrev=False)
-    peek.add_argument("--pretrained-checkpoint")
+    peek.add_argument("--pretrained-checkpoint", default=configured)
     folder = peek.parse_known_args(argv)[0].pretrained_checkpoint
     if folder is None:
         return {}
@@ -97,10 +80,7 @@ def _defaults_from_pretrained(parser: OneLineParser, argv: Sequence[str] | None)
     defaults = {name: value for name, value in saved.items() if name in known}
     defaults["group_query_attention"] = saved["num_query_groups"] != saved["num_attention_heads"]
     defaults["seq_length"] = saved["max_position_embeddings"]
-    parser.set_defaults(**defaults)
-    for action in parser._actions:
-        if action.dest in _MODEL or (action.dest == "vocab_file" and "vocab_file" in saved):
-            action.required = False
+    set_defaults(parser, defaults)
     return saved
 
 

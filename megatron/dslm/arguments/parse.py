@@ -5,14 +5,19 @@ import os
 from collections.abc import Sequence
 
 from dslm_patches.errors import UserError
-from megatron.dslm.arguments import flags
 from megatron.dslm.arguments.data_files import check_data_files
 from megatron.dslm.arguments.folders import check_loaded
 from megatron.dslm.arguments.partners import check_partners
 from megatron.dslm.arguments.pretrained import FREE, check_against_pretrained, pretrained_arguments
 from megatron.dslm.arguments.validate import validate
+from megatron.dslm.config.files import add_config_flags, config_of, print_config_and_exit, set_defaults
+from megatron.dslm.config.flags import add_section
+from megatron.dslm.config.sections import pretraining_sections
 from megatron.dslm.data.content import describe_data
 from megatron.dslm.one_line_parser import OneLineParser
+
+TOKENIZERS = {"bert": "BertWordPieceLowerCase", "gpt": "GPT2BPETokenizer"}
+"""Default of --tokenizer-type."""
 
 
 def build_parser(model: str) -> OneLineParser:
@@ -23,8 +28,9 @@ def build_parser(model: str) -> OneLineParser:
         "Run by torchrun, or plainly for one process; on CPU (gloo) or GPU (NCCL).",
         allow_abbrev=False,
     )
-    for add_group in flags.GROUPS:
-        add_group(parser, model)
+    for section in pretraining_sections(model):
+        add_section(parser, section, defaults={"tokenizer_type": TOKENIZERS[model]})
+    add_config_flags(parser)
     return parser
 
 
@@ -34,12 +40,14 @@ def parse_args(model: str, argv: Sequence[str] | None = None) -> argparse.Namesp
     Exits with code 2 and one line that names the flag or file when something is wrong.
     """
     parser = build_parser(model)
-    args = parser.parse_args(argv)
-    args.model = model
     try:
+        set_defaults(parser, config_of(argv, pretraining_sections(model)))
+        print_config_and_exit(parser, argv, pretraining_sections(model))
+        args = parser.parse_args(argv)
+        args.model = model
         args.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         args.rank = int(os.environ.get("RANK", "0"))
-        check_partners(parser, args)
+        check_partners(args)
         validate(args)
         check_data_files(args)
         describe_data(args)

@@ -1,10 +1,10 @@
 """Flags that mean nothing without another one: given alone they are refused, not ignored."""
 
-import argparse
 from argparse import Namespace
 from collections.abc import Callable
 
 from dslm_patches.errors import UserError
+from megatron.dslm.config.sections import all_settings
 from megatron.dslm.one_line_parser import spelled
 
 _PARTNERS: tuple[tuple[tuple[str, ...], Callable[[Namespace], bool], str], ...] = (
@@ -33,7 +33,7 @@ _PARTNERS: tuple[tuple[tuple[str, ...], Callable[[Namespace], bool], str], ...] 
 """Flags, whether they mean something beside the others, and what they need."""
 
 
-def check_partners(parser: argparse.ArgumentParser, args: Namespace) -> None:
+def check_partners(args: Namespace) -> None:
     """Refuses a flag that differs from its default and would be ignored.
 
     Args:
@@ -42,9 +42,10 @@ def check_partners(parser: argparse.ArgumentParser, args: Namespace) -> None:
     Raises:
         UserError: both flags are named.
     """
+    settings = all_settings()
     for names, is_used, needed in _PARTNERS:
         for name in names:
-            value, default = getattr(args, name), parser.get_default(name)
+            value, default = getattr(args, name), settings[name].default
             if value != default and not is_used(args):
                 told = " ".join(map(str, value)) if isinstance(value, list) else value
                 raise UserError(f"{spelled(name)}{'' if told is True else f' {told}'} needs {needed}")

@@ -7,62 +7,8 @@ from dslm_patches.errors import UserError
 from megatron.dslm.arguments.depth import resolve_depth_scheme
 from megatron.dslm.arguments.folders import check_folders, recorded
 from megatron.dslm.arguments.layout import resolve_layout
+from megatron.dslm.config.sections import all_settings
 from megatron.dslm.one_line_parser import spelled
-
-_POSITIVE = {
-    "num_layers",
-    "hidden_size",
-    "num_attention_heads",
-    "ffn_hidden_size",
-    "kv_channels",
-    "num_query_groups",
-    "seq_length",
-    "max_position_embeddings",
-    "rotary_base",
-    "make_vocab_size_divisible_by",
-    "vocab_size",
-    "tensor_model_parallel_size",
-    "pipeline_model_parallel_size",
-    "num_layers_per_virtual_pipeline_stage",
-    "recompute_num_layers",
-    "micro_batch_size",
-    "global_batch_size",
-    "train_iters",
-    "train_samples",
-    "exit_interval",
-    "lr_decay_iters",
-    "lr_wsd_decay_iters",
-    "save_interval",
-    "keep_last",
-    "log_interval",
-    "eval_interval",
-    "lr",
-    "norm_epsilon",
-    "adam_eps",
-    "init_method_std",
-    "distributed_timeout_minutes",
-    "rotary_percent",
-    "trace_growth_limit",
-    "trace_correlation_limit",
-}
-_NOT_NEGATIVE = {
-    "eval_iters",
-    "epochs",
-    "trace_interval",
-    "num_workers",
-    "lr_warmup_iters",
-    "lr_warmup_init",
-    "min_lr",
-    "weight_decay",
-    "clip_grad",
-    "sgd_momentum",
-    "seed",
-    "hang_timeout_seconds",
-}
-_HIGHEST_SEED = 2**31 - 1
-"""Megatron-core adds to it by rank, and numpy takes 32 bits."""
-_PROBABILITIES = {"attention_dropout", "hidden_dropout", "adam_beta1", "adam_beta2", "mask_prob", "short_seq_prob"}
-
 
 _TRACING = {
     "trace_theory": False,
@@ -114,21 +60,12 @@ def validate_model(args: Namespace) -> None:
 
 
 def _check_ranges(args: Namespace) -> None:
+    settings = all_settings()
     for name, value in vars(args).items():
-        if isinstance(value, float) and not math.isfinite(value):
+        if name in settings:
+            settings[name].check(value)
+        elif isinstance(value, float) and not math.isfinite(value):  # an option of a command's own
             raise UserError(f"{spelled(name)} must be a finite number, not {value}")
-        if value is None or isinstance(value, (bool, str, list)):
-            continue
-        if name in _POSITIVE and not value > 0:
-            raise UserError(f"{spelled(name)} must be positive, not {value}")
-        if name in _NOT_NEGATIVE and value < 0:
-            raise UserError(f"{spelled(name)} must not be negative, not {value}")
-        if name == "seed" and value > _HIGHEST_SEED:
-            raise UserError(f"--seed must be at most {_HIGHEST_SEED}, not {value}")
-        if name in _PROBABILITIES and not 0.0 <= value < 1.0:
-            raise UserError(f"{spelled(name)} must lie in [0, 1), not {value}")
-    if args.rotary_percent > 1.0:
-        raise UserError(f"--rotary-percent must lie in (0, 1], not {args.rotary_percent:g}")
     if getattr(args, "mask_prob", 0.15) == 0.0:
         raise UserError("--mask-prob must be above 0: masked LM needs tokens to predict")
 

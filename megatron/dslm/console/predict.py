@@ -35,10 +35,11 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _add_flags(parser: argparse.ArgumentParser, model: str) -> None:
-    from megatron.dslm.arguments import flags
+    from megatron.dslm.config.flags import add_section
+    from megatron.dslm.config.sections import model_sections
 
-    for add_group in (flags.add_model, flags.add_depth_scheme, flags.add_dropout):
-        add_group(parser, model)
+    for section in model_sections(model):
+        add_section(parser, section)
     add = parser.add_argument_group("prediction").add_argument
     default = VOCABULARY[model]
     add("--vocab-size", type=int, default=default, help=f"tokens of the vocabulary before padding; default {default}")
@@ -72,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
     check_outputs(args)
     validate_model(args)
     _check_gradient_correlation(args)
+    if args.vocab_size < 1:
+        raise UserError(f"--vocab-size must be positive, not {args.vocab_size}")
     shape = shape_from_flags(args, args.vocab_size, _match_probability(args))
     with one_line_each("dslm predict"):
         if args.position_embedding_type == "rope":

@@ -31,16 +31,18 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _add_flags(parser: argparse.ArgumentParser, model: str) -> None:
-    from megatron.dslm.arguments import flags
+    from dslm_patches.tracing.names import SITES as ALL_SITES
+    from megatron.dslm.arguments.parse import TOKENIZERS
+    from megatron.dslm.config.flags import add_section
+    from megatron.dslm.config.sections import data_sections, model_sections
 
-    for add_group in (flags.add_model, flags.add_depth_scheme, flags.add_dropout, flags.add_tokenizer, flags.add_data):
-        add_group(parser, model)
-    next(one for one in parser._actions if one.dest == "vocab_file").required = False
+    for section in (*model_sections(model), *data_sections(model)):
+        add_section(parser, section, defaults={"tokenizer_type": TOKENIZERS[model]}, optional=("vocab_file",))
     add = parser.add_argument_group("profile").add_argument
     add("--micro-batch-size", type=int, default=1, help="sequences; default 1")
     add("--seed", type=int, default=1234, help="of weights, data order and dropout")
     add("--vocab-size", type=int, help=f"tokens of a vocabulary without --vocab-file; default {VOCABULARY[model]}")
-    add("--trace-sites", nargs="+", choices=flags.SITES, default=list(SITES), help="default layer weights")
+    add("--trace-sites", nargs="+", choices=ALL_SITES, default=list(SITES), help="default layer weights")
     add("--trace-dir", type=Path, metavar="RUN_DIR", help="write trace.jsonl there, as a traced run does")
     add_output_flags(parser)
 

@@ -11,10 +11,10 @@ from megatron.core.transformer.module import param_is_not_shared
 
 from dslm_patches.schemes import DepthScheme, WeightRole
 from dslm_patches.schemes.table import scheme_table
-from megatron.dslm.config import transformer_impl, with_cpu_kernels
 from megatron.dslm.data.baselines import Baselines
 from megatron.dslm.data.usable_documents import told
 from megatron.dslm.models.build import padded_vocab_size
+from megatron.dslm.models.mcore_config import transformer_impl, with_cpu_kernels
 
 
 def count_parameters(chunks: list[Any]) -> int:

@@ -12,12 +12,12 @@ from megatron.core.utils import unwrap_model
 from torch import Tensor
 
 from dslm_patches.mcore import layer_spec
-from megatron.dslm.config import transformer_impl
 from megatron.dslm.data.batches import to_device
 from megatron.dslm.data.bert_samples import BertSamples, BertSamplesConfig
 from megatron.dslm.data.datasets import common_dataset_arguments
 from megatron.dslm.models.build import padded_vocab_size
 from megatron.dslm.models.labelled import LabelledBert, labelled, sequence_part
+from megatron.dslm.models.mcore_config import transformer_impl
 from megatron.dslm.models.rotary import set_rotary_base
 
 _BATCH_KEYS = ("text", "types", "labels", "is_random", "loss_mask", "padding_mask")

@@ -13,8 +13,8 @@ from megatron.core.transformer.module import Float16Module, MegatronModule
 from dslm_patches.mcore import apply_scheme, model_shape, use_cpu_kernels
 from dslm_patches.schemes import DepthScheme, build_scheme
 from megatron.dslm.arguments.shape import padded_size
-from megatron.dslm.config import ddp_config, transformer_config, with_cpu_kernels
 from megatron.dslm.initialize import seed_dropout
+from megatron.dslm.models.mcore_config import ddp_config, transformer_config, with_cpu_kernels
 
 
 class ModelProvider(Protocol):

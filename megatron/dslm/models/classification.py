@@ -12,9 +12,9 @@ from megatron.core.transformer import TransformerConfig
 from torch import Tensor, nn
 
 from dslm_patches.mcore import layer_spec
-from megatron.dslm.config import transformer_impl
 from megatron.dslm.data.batches import next_batch
 from megatron.dslm.models.build import ModelProvider, padded_vocab_size
+from megatron.dslm.models.mcore_config import transformer_impl
 from megatron.dslm.models.rotary import set_rotary_base
 from megatron.dslm.tasks import Task
 

@@ -11,11 +11,11 @@ from megatron.core.transformer import TransformerConfig
 from torch import Tensor
 
 from dslm_patches.mcore import layer_spec
-from megatron.dslm.config import transformer_impl
 from megatron.dslm.data.batches import next_batch
 from megatron.dslm.data.datasets import common_dataset_arguments
 from megatron.dslm.data.gpt_samples import GptSamples, GptSamplesConfig
 from megatron.dslm.models.build import padded_vocab_size
+from megatron.dslm.models.mcore_config import transformer_impl
 
 _BATCH_KEYS = ("tokens", "labels", "loss_mask", "position_ids")
 

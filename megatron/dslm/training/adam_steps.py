@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from megatron.dslm.config import with_cpu_kernels
+from megatron.dslm.models.mcore_config import with_cpu_kernels
 
 
 def choose_kernel(args: Namespace, optimizer: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from megatron.core.optimizer import MegatronOptimizer, get_megatron_optimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 
-from megatron.dslm.config import optimizer_config
+from megatron.dslm.models.mcore_config import optimizer_config
 from megatron.dslm.training.adam_steps import choose_kernel
 
 _NUMBERS = ("max_lr", "min_lr", "betas", "eps", "momentum")

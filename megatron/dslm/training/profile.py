@@ -14,11 +14,11 @@ from dslm_patches.tracing import Tracer
 from dslm_patches.tracing.record import TraceRecord
 from dslm_patches.tracing.weights import WeightSums
 from megatron.dslm.arguments.shape import shape_from_flags
-from megatron.dslm.config import transformer_config, with_cpu_kernels
 from megatron.dslm.data.batches import batch_iterator
 from megatron.dslm.data.datasets import build_datasets
 from megatron.dslm.data.random_batch import random_batch
 from megatron.dslm.initialize import initialize, seed_dropout, shut_down
+from megatron.dslm.models.mcore_config import transformer_config, with_cpu_kernels
 
 KEPT_BYTES = 2 * 2**30
 """Inputs of layers that are kept at most; deeper models run the layers between kept ones forward twice."""

@@ -1,0 +1,50 @@
+"""Which parts make up a program's configuration, in the order of --help, and all settings by name."""
+
+import functools
+from collections.abc import Sequence
+
+from megatron.dslm.config.data import DataConfig, FinetuningConfig, TokenizerConfig
+from megatron.dslm.config.model import BertDataConfig, BertModelConfig, DepthSchemeConfig, ModelConfig
+from megatron.dslm.config.outputs import CheckpointConfig, LoggingConfig, TracingConfig
+from megatron.dslm.config.setting import OnResume, Setting, settings_of
+from megatron.dslm.config.training import (
+    LearningRateConfig,
+    OptimizerConfig,
+    ParallelismConfig,
+    PretrainingConfig,
+    TrainingConfig,
+)
+
+_RUN = (ParallelismConfig, TrainingConfig, OptimizerConfig, LearningRateConfig, TokenizerConfig)
+_OUTPUTS = (CheckpointConfig, LoggingConfig, TracingConfig)
+FINETUNING: tuple[type, ...] = (FinetuningConfig, ModelConfig, BertModelConfig, DepthSchemeConfig, *_RUN, *_OUTPUTS)
+"""Of finetune.py."""
+
+
+def model_sections(model: str) -> tuple[type, ...]:
+    """What describes a "bert" or "gpt" at initialisation."""
+    return (ModelConfig, *((BertModelConfig,) if model == "bert" else ()), DepthSchemeConfig)
+
+
+def data_sections(model: str) -> tuple[type, ...]:
+    """What describes its vocabulary and corpus."""
+    return (TokenizerConfig, DataConfig, *((BertDataConfig,) if model == "bert" else ()))
+
+
+def pretraining_sections(model: str) -> tuple[type, ...]:
+    """Of pretrain_bert.py and pretrain_gpt.py."""
+    data = data_sections(model)
+    return (*model_sections(model), *_RUN[:-1], PretrainingConfig, *data, *_OUTPUTS)
+
+
+@functools.cache
+def all_settings() -> dict[str, Setting]:
+    """Every setting of any program by its name."""
+    sections = (*FINETUNING, *pretraining_sections("bert"), *pretraining_sections("gpt"))
+    return {name: one for section in sections for name, one in settings_of(section).items()}
+
+
+def names(on_resume: OnResume, sections: Sequence[type] | None = None) -> tuple[str, ...]:
+    """The settings of a class, of some sections or of all."""
+    settings = all_settings() if sections is None else {k: v for one in sections for k, v in settings_of(one).items()}
+    return tuple(name for name, one in settings.items() if one.on_resume is on_resume)
