@@ -1,6 +1,6 @@
 """Trains a 1000-layer GPT by several depth schemes, each at its best rate of `studies.rates`, beside n-gram losses.
 
-    python -m studies.thousand_layers --layers 1000 --steps 400
+    python -m studies.thousand_layers --layers 1000 --steps 500
 
 At a third of the steps two kinds of rivals end: those that still stand where a table of token frequencies does, and
 all of Megatron's initialisations but the best one.
@@ -82,11 +82,11 @@ def main() -> None:
     """Trains what is not trained, and writes the losses, the figure, and what the method's model loses with layers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=1000)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--batches", type=int, default=32, help="of validation data with layers skipped (default 32)")
     add_running_options(parser)
     args = parser.parse_args()
-    setting = Setting("gpt", args.layers, args.steps, sequences=4, evaluations=9)
+    setting = Setting("gpt", args.layers, args.steps, sequences=4, evaluations=10)
     folder = args.folder / f"{args.layers}-layers-{args.steps}-steps"
     try:
         results = study(setting, folder, args.jobs)
