@@ -1,7 +1,7 @@
 """Which tensor of a megatron-core BERT or GPT is which of the Hugging Face model, and how it is laid out in it.
 
 Megatron's names are layout-free: layers numbered from 1 over the whole model, tied weights under one name
-(`dslm_patches.mcore.roles`).
+(`dslm_patches.mcore.shards`).
 """
 
 from collections.abc import Iterable, Iterator

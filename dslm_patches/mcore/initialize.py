@@ -4,11 +4,11 @@ import hashlib
 from typing import Any
 
 import torch
-from megatron.core import parallel_state
 from torch import Tensor
 
 from dslm_patches.errors import UserError
 from dslm_patches.mcore.roles import ParameterRole, parameter_role
+from dslm_patches.mcore.shards import is_gated, own_shard, whole_shape
 from dslm_patches.schemes import DepthScheme
 
 
@@ -29,7 +29,8 @@ def initialize_weights(model: Any, scheme: DepthScheme, seed: int) -> None:
         for name, parameter in model.named_parameters():
             rule = _rule(model, name, parameter)
             if isinstance(rule, ParameterRole):
-                parameter.copy_(_draw_shard(rule, parameter, scheme, seed))
+                whole = draw_weight(rule, whole_shape(parameter), scheme, seed)
+                parameter.copy_(own_shard(whole, parameter, gated=is_gated(model, name)))
             else:
                 parameter.fill_(rule)
 
@@ -37,7 +38,7 @@ def initialize_weights(model: Any, scheme: DepthScheme, seed: int) -> None:
 def _rule(model: Any, name: str, parameter: Tensor) -> ParameterRole | float | None:
     """What a parameter is filled with: a drawn weight or a constant; None if that is not known."""
     if parameter.dim() == 2:
-        return parameter_role(model, name, _whole_shape(parameter)[0])
+        return parameter_role(model, name, whole_shape(parameter)[0])
     if name.endswith(("bias", "layer_norm_bias")):
         return 0.0
     if "norm" in name and name.endswith("weight"):
@@ -45,7 +46,7 @@ def _rule(model: Any, name: str, parameter: Tensor) -> ParameterRole | float | N
     return None
 
 
-def draw_weight(role: ParameterRole, shape: tuple[int, int], scheme: DepthScheme, seed: int) -> Tensor:
+def draw_weight(role: ParameterRole, shape: tuple[int, ...], scheme: DepthScheme, seed: int) -> Tensor:
     """The whole (unsharded) weight of a role, float32 on the CPU, rows scaled by the std of what they do.
 
     Args:
@@ -58,30 +59,3 @@ def draw_weight(role: ParameterRole, shape: tuple[int, int], scheme: DepthScheme
     pattern = torch.cat([torch.full((count,), scheme.std(part, role.layer_number)) for part, count in role.rows])
     assert shape[0] % len(pattern) == 0, f"{role.global_name}: {shape[0]} rows, pattern of {len(pattern)}"
     return weight.mul_(pattern.repeat(shape[0] // len(pattern)).unsqueeze(1))
-
-
-def take_shard(weight: Tensor, dim: int, rank: int, size: int, *, gated: bool = False) -> Tensor:
-    """The part of a whole weight that tensor-parallel rank `rank` of `size` holds, split along `dim`.
-
-    A gated FFN's first linear is split half by half, so that each rank has matching gate and up rows.
-    """
-    if gated:
-        return torch.cat([half.chunk(size, dim)[rank] for half in weight.chunk(2, 0)])
-    return weight.chunk(size, dim)[rank]
-
-
-def _whole_shape(parameter: Any) -> tuple[int, int]:
-    """Shape of the whole (unsharded) weight of a rank's shard."""
-    shape = list(parameter.shape)
-    if getattr(parameter, "tensor_model_parallel", False):
-        shape[parameter.partition_dim] *= parallel_state.get_tensor_model_parallel_world_size()
-    return shape[0], shape[1]
-
-
-def _draw_shard(role: ParameterRole, parameter: Any, scheme: DepthScheme, seed: int) -> Tensor:
-    weight = draw_weight(role, _whole_shape(parameter), scheme, seed)
-    size = parallel_state.get_tensor_model_parallel_world_size()
-    if size == 1 or not getattr(parameter, "tensor_model_parallel", False):
-        return weight
-    rank = parallel_state.get_tensor_model_parallel_rank()
-    return take_shard(weight, parameter.partition_dim, rank, size, gated=role.gated)

@@ -4,7 +4,6 @@ Nothing heavy is imported until weights are loaded, so that a wrong folder is re
 """
 
 import os
-import re
 from typing import Any
 
 from dslm_patches.errors import UserError
@@ -39,12 +38,6 @@ _FIELDS = {
 }
 """Megatron's argument -> the configuration's field, where the value is the same."""
 _RECORDED = ("make_vocab_size_divisible_by", "iteration", "tokenizer_type", "tokenizer_sha256", "task")
-_TRANSFORMER_ENGINE = {
-    "self_attention.linear_qkv.layer_norm_": "input_layernorm.",
-    "mlp.linear_fc1.layer_norm_": "pre_mlp_layernorm.",
-}
-"""Norms that Transformer Engine holds in the linear after them, by the names they have beside it."""
-_LAYER = re.compile(r"^(?P<block>.*\blayers)\.(?P<index>\d+)\.(?P<tail>.+)$")
 
 
 def config_fields(saved: dict[str, Any]) -> dict[str, Any]:
@@ -118,19 +111,6 @@ def _tokenizer_type(folder: str, is_bert: bool) -> str:
     return "BertWordPieceLowerCase"
 
 
-def layout_free_name(chunk: Any, name: str) -> str:
-    """The name of an unwrapped chunk's parameter in the whole model: layers from 1, tied weights under one name."""
-    if name == "output_layer.weight" and chunk.share_embeddings_and_output_weights:
-        return "embedding.word_embeddings.weight"
-    match = _LAYER.match(name)
-    if match is None:
-        return name
-    tail = match["tail"]
-    for theirs, ours in _TRANSFORMER_ENGINE.items():
-        tail = tail.replace(theirs, ours)
-    return f"{match['block']}.{chunk.get_submodule(match['block'] + '.' + match['index']).layer_number}.{tail}"
-
-
 def load_hf_weights(
     chunks: list[Any], folder: str, *, strict: bool = True, flag: str = "--load", leave: str | None = None
 ) -> list[str]:
@@ -153,6 +133,7 @@ def load_hf_weights(
 
     from dslm_patches.hf.convert import join
     from dslm_patches.hf.reader import FolderReader
+    from dslm_patches.mcore.shards import is_gated, layout_free_name
     from megatron.dslm.ranks import from_all_ranks
 
     with FolderReader(folder, flag) as reader, torch.no_grad():
@@ -171,7 +152,7 @@ def load_hf_weights(
                     continue
                 try:
                     whole = join(places[place], reader.tensor, reader.config)
-                    _fill(parameter, place, whole, reader.config, gated=places[place].layout == "gated")
+                    _fill(parameter, place, whole, reader.config, gated=is_gated(chunk, name))
                 except ValueError as error:
                     problem = problem or str(error)
     everywhere = from_all_ranks((seen, problem))
@@ -188,18 +169,13 @@ def load_hf_weights(
 def _fill(parameter: Any, name: str, whole: Any, config: Any, *, gated: bool) -> None:
     """Copies this rank's shard of a whole weight."""
     import torch.nn.functional as F
-    from megatron.core import parallel_state
 
-    from dslm_patches.mcore.initialize import take_shard
+    from dslm_patches.mcore.shards import WORD_EMBEDDINGS, own_shard, whole_shape
 
-    shape, dim, rank, size = list(parameter.shape), 0, 0, 1
-    if getattr(parameter, "tensor_model_parallel", False):
-        dim, size = parameter.partition_dim, parallel_state.get_tensor_model_parallel_world_size()
-        rank = parallel_state.get_tensor_model_parallel_rank()
-        shape[dim] *= size
-    of_vocabulary = name in ("embedding.word_embeddings.weight", "output_layer.weight", "output_layer.bias")
+    shape = whole_shape(parameter)
+    of_vocabulary = name in (WORD_EMBEDDINGS, "output_layer.weight", "output_layer.bias")
     if of_vocabulary and shape[0] >= (config.tokenizer_vocab_size or config.vocab_size):
         whole = F.pad(whole, (0,) * (2 * whole.dim() - 1) + (max(0, shape[0] - whole.size(0)),))[: shape[0]]
-    if list(whole.shape) != shape:
-        raise UserError(f"{name} is {list(whole.shape)} in the folder, and the model wants {shape}")
-    parameter.copy_(whole if size == 1 else take_shard(whole, dim, rank, size, gated=gated))
+    if whole.shape != shape:
+        raise UserError(f"{name} is {list(whole.shape)} in the folder, and the model wants {list(shape)}")
+    parameter.copy_(own_shard(whole, parameter, gated=gated))

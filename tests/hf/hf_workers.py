@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dslm_patches.mcore.shards import layout_free_name
 from megatron.dslm.arguments import parse_args
 from megatron.dslm.checkpoints.folder import find_checkpoint
 from megatron.dslm.checkpoints.load import load_weights
@@ -15,7 +16,7 @@ from megatron.dslm.checkpoints.record import read_arguments
 from megatron.dslm.checkpoints.save import save_weights
 from megatron.dslm.conversion import to_huggingface, to_megatron
 from megatron.dslm.conversion.checkpoints import _built, model_arguments
-from megatron.dslm.huggingface import hf_arguments, layout_free_name, load_hf_weights
+from megatron.dslm.huggingface import hf_arguments, load_hf_weights
 from megatron.dslm.initialize import initialize_model_parallel
 from megatron.dslm.models.build import build_chunks
 from megatron.dslm.models.classification import model_provider

@@ -17,13 +17,7 @@ from megatron.dslm.checkpoints.manifest import check_digests, read_manifest
 from megatron.dslm.checkpoints.record import read_arguments
 from megatron.dslm.conversion.classes import PARTS, check_class, default_class, labels
 from megatron.dslm.conversion.tokenizers import checked_tokenizer, folder_tokenizer, special_ids, tokenizer_files
-from megatron.dslm.huggingface import (
-    config_fields,
-    hf_arguments,
-    layout_free_name,
-    load_hf_weights,
-    vocabulary_multiple,
-)
+from megatron.dslm.huggingface import config_fields, hf_arguments, load_hf_weights, vocabulary_multiple
 from megatron.dslm.libraries import prepare_libraries
 from megatron.dslm.tasks import TASKS
 
@@ -58,6 +52,7 @@ def to_huggingface(
     from dslm_patches.hf.convert import to_hf
     from dslm_patches.hf.export import export_model
     from dslm_patches.hf.names import correspondences
+    from dslm_patches.mcore.shards import layout_free_name
     from megatron.dslm.checkpoints.load import load_weights
 
     is_bert = saved["model"] == "bert"
@@ -102,6 +97,7 @@ def to_megatron(load: str, save: str) -> str:
     prepare_libraries()
     from dslm_patches.hf.names import correspondences
     from dslm_patches.hf.reader import FolderReader
+    from dslm_patches.mcore.shards import layout_free_name
     from megatron.dslm.checkpoints.save import save_weights
 
     with _built(args, initialize=True) as chunks:
