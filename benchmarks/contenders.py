@@ -26,7 +26,10 @@ Step = Callable[[], None]
 
 @dataclass(frozen=True)
 class Shape:
-    """A model and its batch; heads are 64 wide, the FFN four times the hidden size."""
+    """A model and its batch; heads are 64 wide, the FFN four times the hidden size.
+
+    What three trainers are asked for, in flags or in a configuration of theirs; `ModelShape` is what a built model is.
+    """
 
     model: str
     layers: int

@@ -24,13 +24,8 @@ def compute_prescription(config: Any) -> dict[str, Any] | None:
     """The prescription of the configuration's scheme as plain data; None where `dslm_patches` is not installed."""
     try:
         from dslm_patches.schemes import ModelShape, SchemeOptions, WeightRole, build_scheme
-        from dslm_patches.theory.embeddings import input_correlation
     except ImportError:
         return None
-    learned, segments = config.position_embedding_type == "learned_absolute", config.type_vocab_size > 0
-    correlation = config.dslm_input_correlation
-    if correlation is None:
-        correlation = input_correlation(config.vocab_size, learned_positions=learned, segments=segments)
     given = {"k": config.dslm_k, "alpha": config.dslm_alpha, "init_method_std": config.init_method_std}
     options = SchemeOptions(
         norm_placement=config.norm_placement,
@@ -38,21 +33,22 @@ def compute_prescription(config: Any) -> dict[str, Any] | None:
         beta_sq=config.dslm_beta_sq,
         **{name: value for name, value in given.items() if value is not None},
     )
-    shape = ModelShape(
+    shape = ModelShape.of(
         num_layers=config.num_hidden_layers,
         hidden_size=config.hidden_size,
         ffn_hidden_size=config.intermediate_size,
-        attention_size=config.num_attention_heads * config.head_dim,
+        num_heads=config.num_attention_heads,
         head_size=config.head_dim,
         seq_length=config.seq_length,
         causal=config.causal,
-        activation=GATED.get(config.hidden_act, config.hidden_act),
-        gated=config.hidden_act in GATED,
+        activation=(GATED.get(config.hidden_act, config.hidden_act), config.hidden_act in GATED),
         hidden_dropout=config.hidden_dropout_prob,
         attention_dropout=config.attention_probs_dropout_prob,
-        embedding_tables=1 + int(learned) + int(segments),
+        learned_positions=config.position_embedding_type == "learned_absolute",
+        segments=config.type_vocab_size > 0,
         tied_output=config.tie_word_embeddings,
-        input_correlation=correlation,
+        vocab_size=config.vocab_size,
+        input_correlation=config.dslm_input_correlation,
     )
     try:
         scheme = build_scheme(config.depth_scheme, shape, options)

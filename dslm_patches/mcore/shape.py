@@ -7,7 +7,6 @@ from megatron.core.models.bert.bert_model import BertModel
 
 from dslm_patches.mcore.covered import refuse_unknown_model
 from dslm_patches.schemes import ModelShape
-from dslm_patches.theory.embeddings import input_correlation as embedding_correlation
 
 _ACTIVATION_NAMES = {F.relu: "relu", F.gelu: "gelu", F.silu: "silu"}
 
@@ -26,26 +25,24 @@ def model_shape(model: Any, *, seq_length: int | None = None, input_correlation:
     refuse_unknown_model(model)
     config = model.config
     is_bert = isinstance(model, BertModel)
-    learned_positions = model.position_embedding_type == "learned_absolute"
-    segments = is_bert and model.add_binary_head
-    if input_correlation is None:
-        input_correlation = embedding_correlation(
-            model.vocab_size, learned_positions=learned_positions, segments=segments
-        )
     function = config.activation_func
-    return ModelShape(
+    return ModelShape.of(
         num_layers=config.num_layers,
         hidden_size=config.hidden_size,
         ffn_hidden_size=config.ffn_hidden_size,
-        attention_size=config.num_attention_heads * config.kv_channels,
+        num_heads=config.num_attention_heads,
         head_size=config.kv_channels,
         seq_length=seq_length or model.max_sequence_length,
         causal=not is_bert,
-        activation=_ACTIVATION_NAMES.get(function, getattr(function, "__name__", str(function))),
-        gated=config.gated_linear_unit,
+        activation=(
+            _ACTIVATION_NAMES.get(function, getattr(function, "__name__", str(function))),
+            config.gated_linear_unit,
+        ),
         hidden_dropout=config.hidden_dropout,
         attention_dropout=config.attention_dropout,
-        embedding_tables=1 + int(learned_positions) + int(segments),
+        learned_positions=model.position_embedding_type == "learned_absolute",
+        segments=is_bert and model.add_binary_head,
         tied_output=model.share_embeddings_and_output_weights,
+        vocab_size=model.vocab_size,
         input_correlation=input_correlation,
     )

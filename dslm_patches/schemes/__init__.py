@@ -9,11 +9,11 @@ from dslm_patches.errors import UserError
 from dslm_patches.schemes.base import (
     DepthScheme,
     LayerPrescription,
-    ModelShape,
     NormPlacement,
     SchemeOptions,
     WeightRole,
 )
+from dslm_patches.theory.shape import ModelShape
 
 __all__ = [
     "DepthScheme",

@@ -1,9 +1,11 @@
-"""The vocabulary of depth schemes: weight roles, the shape of a model, and what a scheme prescribes for it."""
+"""The vocabulary of depth schemes: weight roles, a user's options, and what a scheme prescribes for a model's shape."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
+
+from dslm_patches.theory.shape import ModelShape
 
 NormPlacement = Literal["pre", "post"]
 
@@ -28,36 +30,6 @@ class WeightRole(Enum):
     OUTPUT = "output (untied)"
     POOLER = "pooler"
     BINARY_HEAD = "binary head"
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """All that a scheme may know about a model. Lengths in tokens, sizes in features.
-
-    Attributes:
-        attention_size: heads times head width, the width of the concatenated heads.
-        activation: "relu", "gelu" or "silu"; `gated` makes it GEGLU or SwiGLU.
-        embedding_tables: tables summed at the input (word, position, token type): 1 to 3.
-        tied_output: the logits use the word embedding.
-        input_correlation: token correlation of the summed embeddings before dropout.
-        context_correlation: token correlation of the encoder's output, where layers have cross-attention.
-    """
-
-    num_layers: int
-    hidden_size: int
-    ffn_hidden_size: int
-    attention_size: int
-    head_size: int
-    seq_length: int
-    causal: bool
-    activation: str
-    gated: bool
-    hidden_dropout: float
-    attention_dropout: float
-    embedding_tables: int
-    tied_output: bool
-    input_correlation: float
-    context_correlation: float | None = None
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ import math
 
 from dslm_patches.errors import UserError
 from dslm_patches.schemes import scheme
-from dslm_patches.schemes.base import DepthScheme, LayerPrescription, ModelShape, SchemeOptions, WeightRole
+from dslm_patches.schemes.base import DepthScheme, LayerPrescription, SchemeOptions, WeightRole
 from dslm_patches.theory.averaging import ValueMoments
-from dslm_patches.theory.correlation import UnitVarianceStack, correlation_profile
+from dslm_patches.theory.correlation import correlation_profile
 from dslm_patches.theory.ffn import balanced_ffn_variance
+from dslm_patches.theory.shape import ModelShape
 
 
 def residual_squares(num_layers: int, options: SchemeOptions) -> tuple[float, float]:
@@ -62,30 +63,12 @@ def dslm(shape: ModelShape, options: SchemeOptions) -> DepthScheme:
     """
     lambda_sq, beta_sq = residual_squares(shape.num_layers, options)
     keep = 1.0 - shape.hidden_dropout
-    ffn_ratio = shape.ffn_hidden_size / shape.hidden_size
-    ffn_variance = balanced_ffn_variance(shape.activation, shape.gated, ffn_ratio, keep)
-    profile = correlation_profile(
-        UnitVarianceStack(
-            num_layers=shape.num_layers,
-            hidden_size=shape.hidden_size,
-            seq_length=shape.seq_length,
-            causal=shape.causal,
-            activation=shape.activation,
-            gated=shape.gated,
-            ffn_ratio=ffn_ratio,
-            hidden_dropout=shape.hidden_dropout,
-            attention_dropout=shape.attention_dropout,
-            lambda_sq=lambda_sq,
-            beta_sq=beta_sq,
-            input_correlation=shape.input_correlation,
-            context_correlation=shape.context_correlation,
-        )
-    )
+    ffn_variance = balanced_ffn_variance(shape.activation, shape.gated, shape.ffn_ratio, keep)
     unit = 1.0 / math.sqrt(shape.hidden_size)
     ffn = math.sqrt(ffn_variance / shape.hidden_size)
     role = WeightRole
     layers = []
-    for layer in profile:
+    for layer in correlation_profile(shape, lambda_sq, beta_sq):
         std = dict.fromkeys((role.QUERY, role.KEY), unit) | dict.fromkeys((role.FFN_UP, role.FFN_DOWN), ffn)
         std[role.VALUE], std[role.ATTENTION_OUTPUT] = _value_stds(shape, layer.self_attention)
         if layer.cross_attention is not None:

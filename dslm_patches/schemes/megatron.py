@@ -3,7 +3,8 @@
 import math
 
 from dslm_patches.schemes import scheme
-from dslm_patches.schemes.base import DepthScheme, LayerPrescription, ModelShape, SchemeOptions, WeightRole
+from dslm_patches.schemes.base import DepthScheme, LayerPrescription, SchemeOptions, WeightRole
+from dslm_patches.theory.shape import ModelShape
 
 _BRANCH_OUTPUTS = {WeightRole.ATTENTION_OUTPUT, WeightRole.CROSS_OUTPUT, WeightRole.FFN_DOWN}
 

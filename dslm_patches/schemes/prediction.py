@@ -1,10 +1,11 @@
 """What the theory says of a model under a depth scheme: every layer's variance, correlation and gradient variance."""
 
 from dslm_patches.errors import UserError
-from dslm_patches.schemes.base import DepthScheme, LayerPrescription, ModelShape, WeightRole
+from dslm_patches.schemes.base import DepthScheme, LayerPrescription, WeightRole
 from dslm_patches.theory.embeddings import pair_scatter
 from dslm_patches.theory.moments import Moments, warn_outside
-from dslm_patches.theory.stack import LayerWeights, StackProfile, StackShape, stack_profile
+from dslm_patches.theory.shape import ModelShape
+from dslm_patches.theory.stack import LayerWeights, StackProfile, stack_profile
 
 
 def predict(
@@ -32,23 +33,16 @@ def predict(
         )
     tables = shape.embedding_tables * scheme.std(WeightRole.WORD_EMBEDDING) ** 2
     keep = 1.0 - shape.hidden_dropout
-    stack = StackShape(
-        hidden_size=shape.hidden_size,
-        ffn_hidden_size=shape.ffn_hidden_size,
-        attention_size=shape.attention_size,
-        num_heads=shape.attention_size // shape.head_size,
-        seq_length=shape.seq_length,
-        causal=shape.causal,
-        activation=shape.activation,
-        gated=shape.gated,
-        hidden_dropout=shape.hidden_dropout,
-        attention_dropout=shape.attention_dropout,
+    scatter = tables**2 * pair_scatter(shape.input_correlation, shape.embedding_tables)
+    embeddings = Moments(tables / keep, tables * shape.input_correlation, pair_scatter=scatter)
+    return stack_profile(
+        shape,
+        [_weights(layer) for layer in scheme.layers],
+        embeddings,
+        top_gradient,
         post_norm=scheme.norm_placement == "post",
         norm_epsilon=norm_epsilon,
     )
-    scatter = tables**2 * pair_scatter(shape.input_correlation, shape.embedding_tables)
-    embeddings = Moments(tables / keep, tables * shape.input_correlation, pair_scatter=scatter)
-    return stack_profile(stack, [_weights(layer) for layer in scheme.layers], embeddings, top_gradient)
 
 
 def prediction_band(shape: ModelShape, scheme: DepthScheme) -> dict[str, float]:

@@ -3,7 +3,8 @@
 import math
 
 from dslm_patches.schemes import scheme
-from dslm_patches.schemes.base import DepthScheme, LayerPrescription, ModelShape, SchemeOptions, WeightRole
+from dslm_patches.schemes.base import DepthScheme, LayerPrescription, SchemeOptions, WeightRole
+from dslm_patches.theory.shape import ModelShape
 
 
 @scheme("xavier")

@@ -22,6 +22,11 @@ def zipf_match_probability(vocab_size: int) -> float:
     return float((inverse_rank**2).sum() / inverse_rank.sum() ** 2)
 
 
+def embedding_tables(*, learned_positions: bool, segments: bool) -> int:
+    """Tables summed at the input: the word table, and those of positions and segments where there are any."""
+    return 1 + int(learned_positions) + int(segments)
+
+
 def input_correlation(
     vocab_size: int, *, learned_positions: bool, segments: bool, match_probability: float | None = None
 ) -> float:
@@ -37,7 +42,7 @@ def input_correlation(
         match_probability: sum of squared token frequencies of the real data, in place of Zipf's law.
     """
     same_word = zipf_match_probability(vocab_size) if match_probability is None else match_probability
-    tables = 1 + int(learned_positions) + int(segments)
+    tables = embedding_tables(learned_positions=learned_positions, segments=segments)
     return (same_word + (SEGMENT_MATCH if segments else 0.0)) / tables
 
 

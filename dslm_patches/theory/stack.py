@@ -18,30 +18,7 @@ from dslm_patches.theory.components import (
     Residual,
 )
 from dslm_patches.theory.moments import Moments
-
-
-@dataclass(frozen=True)
-class StackShape:
-    """What the layers of a stack have in common. Lengths in tokens, sizes in features.
-
-    Attributes:
-        attention_size: heads times head width.
-        post_norm: LayerNorm on the skip (h' = skip LN(h) + branch f(LN(h))) in place of on the branch's input.
-        norm_epsilon: added to the variance in every norm.
-    """
-
-    hidden_size: int
-    ffn_hidden_size: int
-    attention_size: int
-    num_heads: int
-    seq_length: int
-    causal: bool
-    activation: str
-    gated: bool
-    hidden_dropout: float
-    attention_dropout: float
-    post_norm: bool
-    norm_epsilon: float = 1e-5
+from dslm_patches.theory.shape import ModelShape
 
 
 @dataclass(frozen=True)
@@ -81,8 +58,15 @@ class StackProfile:
         }
 
 
-def layer_components(shape: StackShape, weights: LayerWeights) -> Chain:
-    """One transformer layer: attention and FFN, each with its norm and residual add."""
+def layer_components(
+    shape: ModelShape, weights: LayerWeights, *, post_norm: bool = False, norm_epsilon: float = 1e-5
+) -> Chain:
+    """One transformer layer: attention and FFN, each with its norm and residual add.
+
+    Args:
+        post_norm: LayerNorm on the skip (h' = skip LN(h) + branch f(LN(h))) in place of on the branch's input.
+        norm_epsilon: added to the variance in every norm.
+    """
     d, f = shape.hidden_size, shape.ffn_hidden_size
     attention = Attention(
         d,
@@ -101,11 +85,11 @@ def layer_components(shape: StackShape, weights: LayerWeights) -> Chain:
         [attention, Linear(shape.attention_size, d, weights.output), dropout],
         [Linear(d, f, weights.ffn_up), activation, Linear(f, d, weights.ffn_down), dropout],
     ]
-    norm = LayerNorm(epsilon=shape.norm_epsilon)
+    norm = LayerNorm(epsilon=norm_epsilon)
     skip, branch = weights.skip_scale, weights.branch_scale
     sublayers: list[Component] = []
     for parts in branches:
-        if shape.post_norm:
+        if post_norm:
             sublayers += [norm, Residual(Chain(parts), skip, branch)]
         else:
             sublayers.append(Residual(Chain([norm, *parts]), skip, branch))
@@ -113,18 +97,26 @@ def layer_components(shape: StackShape, weights: LayerWeights) -> Chain:
 
 
 def stack_profile(
-    shape: StackShape, layers: Sequence[LayerWeights], embeddings: Moments, top_gradient: Moments | None = None
+    shape: ModelShape,
+    layers: Sequence[LayerWeights],
+    embeddings: Moments,
+    top_gradient: Moments | None = None,
+    *,
+    post_norm: bool = False,
+    norm_epsilon: float = 1e-5,
 ) -> StackProfile:
     """Moments of the hidden states and of their gradients at every layer of a stack.
 
     Args:
+        shape: what all layers have in common; how many they are, `layers` says.
         embeddings: moments of the first layer's input.
         top_gradient: moments of the gradient at the last layer's output; variance 1, uncorrelated, by default.
+        post_norm, norm_epsilon: as in `layer_components`.
 
     Raises:
         ValueError: a correlation, dropout or activation outside its domain.
     """
-    chains = [layer_components(shape, weights) for weights in layers]
+    chains = [layer_components(shape, one, post_norm=post_norm, norm_epsilon=norm_epsilon) for one in layers]
     # Under a causal mask the moments of one layer are [L, L]: the inputs of few layers are kept, the others made again.
     segment = max(1, math.isqrt(len(chains)))
     kept = {}

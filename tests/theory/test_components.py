@@ -13,8 +13,9 @@ from dslm_patches.theory.components import Activation, Chain, Dropout, GatedActi
 from dslm_patches.theory.embeddings import pair_scatter
 from dslm_patches.theory.moments import Moments, OutsideTheoryWarning, check_correlation
 from dslm_patches.theory.softmax import Softmax, weight_sums
-from dslm_patches.theory.stack import LayerWeights, StackShape, layer_components, stack_profile
+from dslm_patches.theory.stack import LayerWeights, layer_components, stack_profile
 from tests.marks import slow_but
+from tests.theory.shapes import model_shape
 
 
 def measured(y: torch.Tensor) -> tuple[float, float]:
@@ -137,7 +138,7 @@ def test_residual_and_chain_add_up() -> None:
 
 
 def test_a_stack_is_the_chain_of_its_layers_position_by_position() -> None:
-    shape = StackShape(64, 128, 64, 4, 12, True, "gelu", False, 0.1, 0.1, False)
+    shape = model_shape(num_layers=7, seq_length=12, causal=True, activation="gelu", attention_dropout=0.1)
     layers = [LayerWeights(1 / 64, 1 / 64, 1 / 64, 1 / 64, 1 / 64, 1 / 128, 1.0, 0.1 * n) for n in range(1, 8)]
     x, g = Moments(1.0, 0.1, pair_scatter=0.02), Moments(1.0, 0.2)
     profile = stack_profile(shape, layers, x, g)

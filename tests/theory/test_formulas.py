@@ -11,9 +11,10 @@ from dslm_patches.theory.activations import (
     second_moment,
 )
 from dslm_patches.theory.averaging import averaged_values
-from dslm_patches.theory.correlation import UnitVarianceStack, correlation_profile
+from dslm_patches.theory.correlation import correlation_profile
 from dslm_patches.theory.embeddings import input_correlation
 from dslm_patches.theory.ffn import balanced_ffn_variance, ffn_correlation, ffn_gain
+from tests.theory.shapes import model_shape
 
 SAMPLES = 2_000_000
 
@@ -101,21 +102,10 @@ def test_profile_of_192_layers_is_the_published_one(
     lambda_sq: float, beta_sq: float, published: list[tuple[float, float]]
 ) -> None:
     """r and d w_vo^2 of the first, middle and last layer at p = 0.1, r0 = 0.221, long sequences."""
-    stack = UnitVarianceStack(
-        num_layers=192,
-        hidden_size=10**9,
-        seq_length=10**9,
-        causal=False,
-        activation="relu",
-        gated=False,
-        ffn_ratio=4.0,
-        hidden_dropout=0.1,
-        attention_dropout=0.1,
-        lambda_sq=lambda_sq,
-        beta_sq=beta_sq,
-        input_correlation=0.221,
+    shape = model_shape(
+        num_layers=192, hidden_size=10**9, seq_length=10**9, attention_dropout=0.1, input_correlation=0.221
     )
-    profile = correlation_profile(stack)
+    profile = correlation_profile(shape, lambda_sq, beta_sq)
     for layer, (r, gain) in zip((profile[0], profile[96], profile[191]), published, strict=True):
         assert layer.input == pytest.approx(r, abs=6e-4)
         assert math.sqrt(0.9 / layer.self_attention.variance) == pytest.approx(gain, abs=6e-3)
@@ -123,22 +113,11 @@ def test_profile_of_192_layers_is_the_published_one(
 
 @pytest.mark.parametrize(("dropout", "fixed_point"), [(0.0, 1.0), (0.05, 0.912), (0.1, 0.835), (0.2, 0.700)])
 def test_correlation_goes_to_its_fixed_point(dropout: float, fixed_point: float) -> None:
-    stack = UnitVarianceStack(
-        num_layers=4000,
-        hidden_size=10**9,
-        seq_length=10**9,
-        causal=False,
-        activation="relu",
-        gated=False,
-        ffn_ratio=4.0,
-        hidden_dropout=dropout,
-        attention_dropout=0.0,
-        lambda_sq=0.98,
-        beta_sq=0.02,
-        input_correlation=0.2,
-    )
+    shape = model_shape(num_layers=4000, hidden_size=10**9, seq_length=10**9, hidden_dropout=dropout)
     # At dropout 0 the fixed point is reached as 1/layers^2, the others exponentially.
-    assert correlation_profile(stack)[-1].output == pytest.approx(fixed_point, abs=2e-3 if dropout else 0.02)
+    assert correlation_profile(shape, 0.98, 0.02)[-1].output == pytest.approx(
+        fixed_point, abs=2e-3 if dropout else 0.02
+    )
 
 
 @pytest.mark.parametrize(

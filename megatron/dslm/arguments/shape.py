@@ -3,7 +3,6 @@
 from argparse import Namespace
 
 from dslm_patches.schemes import ModelShape
-from dslm_patches.theory.embeddings import input_correlation
 
 _GATED = {"geglu": "gelu", "swiglu": "silu"}
 
@@ -30,29 +29,21 @@ def shape_from_flags(args: Namespace, vocab_size: int, match_probability: float 
         vocab_size: tokens of the vocabulary before padding.
         match_probability: sum of squared token frequencies, in place of Zipf's law over the padded vocabulary.
     """
-    learned_positions = args.position_embedding_type == "learned_absolute"
-    segments = args.model == "bert" and not args.bert_no_binary_head
-    correlation = args.dslm_input_correlation
-    if correlation is None:
-        correlation = input_correlation(
-            padded_size(vocab_size, args.make_vocab_size_divisible_by),
-            learned_positions=learned_positions,
-            segments=segments,
-            match_probability=match_probability,
-        )
-    return ModelShape(
+    return ModelShape.of(
         num_layers=args.num_layers,
         hidden_size=args.hidden_size,
         ffn_hidden_size=args.ffn_hidden_size,
-        attention_size=args.num_attention_heads * args.kv_channels,
+        num_heads=args.num_attention_heads,
         head_size=args.kv_channels,
         seq_length=args.seq_length,
         causal=args.model == "gpt",
-        activation=_GATED.get(args.activation, args.activation),
-        gated=args.activation in _GATED,
+        activation=(_GATED.get(args.activation, args.activation), args.activation in _GATED),
         hidden_dropout=args.hidden_dropout,
         attention_dropout=args.attention_dropout,
-        embedding_tables=1 + int(learned_positions) + int(segments),
+        learned_positions=args.position_embedding_type == "learned_absolute",
+        segments=args.model == "bert" and not args.bert_no_binary_head,
         tied_output=not args.untie_embeddings_and_output_weights,
-        input_correlation=correlation,
+        vocab_size=padded_size(vocab_size, args.make_vocab_size_divisible_by),
+        match_probability=match_probability,
+        input_correlation=args.dslm_input_correlation,
     )
