@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from megatron.core import parallel_state
 from megatron.core.models.bert.bert_model import BertModel
 from megatron.core.models.gpt.gpt_model import GPTModel
@@ -39,10 +38,11 @@ from dslm_patches import cpu
 from dslm_patches.mcore import apply_scheme, layer_spec, model_shape
 from dslm_patches.schemes import SchemeOptions
 from dslm_patches.schemes.prediction import predict
+from dslm_patches.theory.ffn import FFN_ACTIVATIONS
 from dslm_patches.theory.moments import OutsideTheoryWarning
+from dslm_patches.torch_activations import TORCH_ACTIVATIONS
 from dslm_patches.tracing import Tracer
 
-ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "swiglu": F.silu}
 MEASURED = ("variance", "correlation")
 DEPTHS = "bert-12,gpt-12,bert-24,gpt-48,bert-96,bert-192"
 
@@ -72,7 +72,7 @@ class Size:
 
 def build(case: Case, size: Size) -> Any:
     """The model, its weights not drawn yet, without the head that stands behind the last layer."""
-    gated = case.activation == "swiglu"
+    function, gated = FFN_ACTIVATIONS[case.activation]
     config = TransformerConfig(
         num_layers=case.num_layers,
         hidden_size=size.hidden_size,
@@ -80,7 +80,7 @@ def build(case: Case, size: Size) -> Any:
         ffn_hidden_size=8 * size.hidden_size // 3 if gated else 4 * size.hidden_size,
         hidden_dropout=case.dropout,
         attention_dropout=case.dropout,
-        activation_func=ACTIVATIONS[case.activation],
+        activation_func=TORCH_ACTIVATIONS[function],
         gated_linear_unit=gated,
         init_method=lambda weight: weight,
         output_layer_init_method=lambda weight: weight,

@@ -1,6 +1,6 @@
 """Imports run one way: theory <- schemes <- mcore -> kernels; tracing and cpu alone; megatron.dslm on all of them.
 
-`dslm_patches.errors` stands below all of them.
+`dslm_patches.errors` stands below all of them; so does `dslm_patches.torch_activations` for those with torch.
 """
 
 import ast
@@ -15,10 +15,13 @@ HEAVY = ("torch", "megatron.core")
 # Package -> what it may import of this project, and whether torch and megatron-core are allowed to it.
 ARROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "dslm_patches.theory": ((), ()),
-    "dslm_patches.simulation": (("dslm_patches.theory",), ("torch",)),
+    "dslm_patches.simulation": (("dslm_patches.theory", "dslm_patches.torch_activations"), ("torch",)),
     "dslm_patches.schemes": (("dslm_patches.theory",), ()),
     "dslm_patches.kernels": ((), ("torch",)),
-    "dslm_patches.mcore": (("dslm_patches.kernels", "dslm_patches.schemes", "dslm_patches.theory"), HEAVY),
+    "dslm_patches.mcore": (
+        ("dslm_patches.kernels", "dslm_patches.schemes", "dslm_patches.theory", "dslm_patches.torch_activations"),
+        HEAVY,
+    ),
     "dslm_patches.tracing": ((), HEAVY),
     "dslm_patches.cpu": ((), HEAVY),
     "dslm_patches.hf": (("dslm_patches.schemes", "dslm_patches.theory", "dslm_patches.hf_folder"), ("torch",)),
@@ -43,7 +46,13 @@ ARROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (),
     ),
     "megatron.dslm.config": (
-        ("dslm_patches.schemes", "dslm_patches.tracing.names", "megatron.dslm.one_line_parser", "megatron.dslm.tasks"),
+        (
+            "dslm_patches.schemes",
+            "dslm_patches.theory.ffn",
+            "dslm_patches.tracing.names",
+            "megatron.dslm.one_line_parser",
+            "megatron.dslm.tasks",
+        ),
         (),
     ),
     "megatron.dslm.tasks": ((), ()),

@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 from transformers import PretrainedConfig
 
-from .prescription_dslm import compute_prescription, of_layer
+from .prescription_dslm import ACTIVATIONS, compute_prescription, of_layer
 
 if not hasattr(PretrainedConfig, "__post_init__"):
     raise ImportError("transformers 5.4 or newer is needed: pip install -U transformers")
 
 _CHOICES = {
-    "hidden_act": ("gelu", "relu", "silu", "geglu", "swiglu"),
+    "hidden_act": tuple(ACTIVATIONS),
     "normalization": ("LayerNorm", "RMSNorm"),
     "position_embedding_type": ("learned_absolute", "rope"),
     "norm_placement": ("pre", "post"),

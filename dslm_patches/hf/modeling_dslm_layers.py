@@ -16,9 +16,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_dslm import DslmConfig
 from .modeling_dslm_attention import DslmAttention, Rotation, drawn
-from .prescription_dslm import GATED
-
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
+from .prescription_dslm import ACTIVATIONS
 
 
 def norm(config: DslmConfig) -> nn.Module:
@@ -113,11 +111,11 @@ class DslmMLP(nn.Module):
         assert config.intermediate_size is not None
         inner, outer, bias = config.intermediate_size, config.hidden_size, config.use_bias
         up, down = config.layer_std("ffn_up", layer), config.layer_std("ffn_down", layer)
-        gated = config.hidden_act in GATED
+        function, gated = ACTIVATIONS[config.hidden_act]
         self.gate_proj = drawn(nn.Linear(outer, inner, bias=bias), up) if gated else None
         self.up_proj = drawn(nn.Linear(outer, inner, bias=bias), up)
         self.down_proj = drawn(nn.Linear(inner, outer, bias=bias), down)
-        self.activation = _ACTIVATIONS[GATED.get(config.hidden_act, config.hidden_act)]
+        self.activation: Callable[[Tensor], Tensor] = getattr(F, function)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.gate_proj is None:

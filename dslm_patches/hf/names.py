@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .configuration_dslm import DslmConfig
-from .prescription_dslm import GATED
+from .prescription_dslm import ACTIVATIONS
 
 Layout = Literal["plain", "qkv", "gated"]
 
@@ -61,7 +61,7 @@ def _layers(config: DslmConfig) -> Iterator[Correspondence]:
     block = "decoder" if config.causal else "encoder"
     norm_tails = ("weight", "bias") if config.normalization == "LayerNorm" else ("weight",)
     linear_tails = ("weight", "bias") if config.use_bias else ("weight",)
-    gated = config.hidden_act in GATED
+    _, gated = ACTIVATIONS[config.hidden_act]
     linears: list[tuple[str, tuple[str, ...], Layout]] = [
         ("self_attention.linear_qkv", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "qkv"),
         ("self_attention.linear_proj", ("self_attn.o_proj",), "plain"),

@@ -6,8 +6,14 @@ Loaded as remote code too: it needs `dslm_patches.schemes` only to compute a pre
 import re
 from typing import Any
 
-GATED = {"geglu": "gelu", "swiglu": "silu"}
-"""Gated activations, and the function of their gate."""
+ACTIVATIONS = {
+    "gelu": ("gelu", False),
+    "relu": ("relu", False),
+    "silu": ("silu", False),
+    "geglu": ("gelu", True),
+    "swiglu": ("silu", True),
+}
+"""Function, by its name in torch.nn.functional, and gatedness: `theory.ffn.FFN_ACTIVATIONS`, for where that is not."""
 LAYER_ROLES = ("query", "key", "value", "attention_output", "ffn_up", "ffn_down")
 
 
@@ -41,7 +47,7 @@ def compute_prescription(config: Any) -> dict[str, Any] | None:
         head_size=config.head_dim,
         seq_length=config.seq_length,
         causal=config.causal,
-        activation=(GATED.get(config.hidden_act, config.hidden_act), config.hidden_act in GATED),
+        activation=ACTIVATIONS[config.hidden_act],
         hidden_dropout=config.hidden_dropout_prob,
         attention_dropout=config.attention_probs_dropout_prob,
         learned_positions=config.position_embedding_type == "learned_absolute",

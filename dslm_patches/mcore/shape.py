@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import torch.nn.functional as F
 from megatron.core.models.bert.bert_model import BertModel
 
 from dslm_patches.mcore.covered import refuse_unknown_model
 from dslm_patches.schemes import ModelShape
+from dslm_patches.torch_activations import TORCH_ACTIVATIONS
 
-_ACTIVATION_NAMES = {F.relu: "relu", F.gelu: "gelu", F.silu: "silu"}
+_ACTIVATION_NAMES = {function: name for name, function in TORCH_ACTIVATIONS.items()}
 
 
 def model_shape(model: Any, *, seq_length: int | None = None, input_correlation: float | None = None) -> ModelShape:

@@ -1,11 +1,9 @@
 """Simulation of an elementwise activation and of its gradient."""
 
 import itertools
-from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dslm_patches.simulation.draws import Draws, Settings, centred
 from dslm_patches.simulation.estimates import Array, Comparison, mean_estimate, variance_estimate
@@ -14,16 +12,11 @@ from dslm_patches.simulation.parts import PartMoments, own_and_pair, part_produc
 from dslm_patches.simulation.table import Table
 from dslm_patches.theory.components import Activation
 from dslm_patches.theory.moments import Moments
+from dslm_patches.torch_activations import TORCH_ACTIVATIONS
 
 _BATCHES = 32
 _SIDE = 20
 _FEATURES = _SIDE**2
-FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": torch.relu,
-    "gelu": torch.nn.functional.gelu,
-    "silu": torch.nn.functional.silu,
-    "squared_relu": lambda x: torch.relu(x).square(),
-}
 
 
 def simulate_activation(name: str, grid: ActivationGrid, settings: Settings) -> list[Comparison]:
@@ -56,7 +49,7 @@ def _base(name: str, length: int, std: float, r: float, settings: Settings) -> t
         shared, shared_gradient = (part[:, None, None] for part in draws.stratified_normals(_SIDE))
         x = shared_weight * shared + own_weight * centred(draws.normal(_FEATURES, length, 1))
         x.requires_grad_()
-        y = FUNCTIONS[name](x)
+        y = TORCH_ACTIVATIONS[name](x)
         (slope,) = torch.autograd.grad(y.sum(), x)
         y = y.detach()
         outputs.append((y.mean(dtype=torch.float64).item(), *own_and_pair(y, y)))

@@ -1,8 +1,30 @@
 """The FFN as one block: its gain, what it does to token correlation, and the weights that balance it."""
 
 import math
+from typing import NamedTuple
 
 from dslm_patches.theory.activations import product_moment, second_moment
+
+
+class FfnActivation(NamedTuple):
+    """What an FFN computes between its linears: phi(up x), or phi(gate x) up x where it is gated.
+
+    Attributes:
+        base: phi, one of `activations.ACTIVATIONS`.
+    """
+
+    base: str
+    gated: bool
+
+
+FFN_ACTIVATIONS = {
+    "gelu": FfnActivation("gelu", gated=False),
+    "relu": FfnActivation("relu", gated=False),
+    "silu": FfnActivation("silu", gated=False),
+    "geglu": FfnActivation("gelu", gated=True),
+    "swiglu": FfnActivation("silu", gated=True),
+}
+"""The activations a model may be built with, by name."""
 
 
 def ffn_gain(activation: str, gated: bool, variance: float) -> float:

@@ -4,6 +4,7 @@ import argparse
 
 import pytest
 
+from dslm_patches.errors import UserError
 from dslm_patches.schemes import build_scheme
 from megatron.dslm.arguments.shape import padded_size, shape_from_flags
 from megatron.dslm.arguments.validate import validate_model
@@ -51,6 +52,13 @@ def test_the_padding_of_the_vocabulary_is_part_of_the_input_correlation() -> Non
     args = from_flags("gpt", SIZES.split())
     assert shape_from_flags(args, 129) == shape_from_flags(args, 256)
     assert shape_from_flags(args, 129).input_correlation < shape_from_flags(args, 128).input_correlation
+
+
+def test_a_recorded_activation_that_is_not_known_is_named() -> None:
+    args = from_flags("gpt", SIZES.split())
+    args.activation = "tanh"
+    with pytest.raises(UserError, match=r"--activation must be one of gelu, .*, not tanh"):
+        validate_model(args)
 
 
 @pytest.mark.parametrize(

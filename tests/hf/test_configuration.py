@@ -4,9 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.nn.functional as F
 from transformers import AutoConfig
 
 from dslm_patches.hf import DslmBertConfig, DslmGPTConfig, DslmGPTForCausalLM
+from dslm_patches.hf.prescription_dslm import ACTIVATIONS
+from dslm_patches.theory.ffn import FFN_ACTIVATIONS
+from dslm_patches.torch_activations import TORCH_ACTIVATIONS
 from tests.hf.small import SMALL
 
 
@@ -51,3 +55,9 @@ def test_a_prescription_of_another_model_is_refused(tmp_path: Path) -> None:
     deeper = DslmGPTConfig.from_pretrained(tmp_path, num_hidden_layers=5)
     with pytest.raises(ValueError, match="num_hidden_layers 5 is not the prescription's, 4"):
         DslmGPTForCausalLM(deeper)
+
+
+def test_activations_are_the_trainers() -> None:
+    assert ACTIVATIONS == FFN_ACTIVATIONS, "the copy that goes with exported weights"
+    for name, _ in ACTIVATIONS.values():
+        assert getattr(F, name) is TORCH_ACTIVATIONS[name]

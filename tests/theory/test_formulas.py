@@ -13,7 +13,8 @@ from dslm_patches.theory.activations import (
 from dslm_patches.theory.averaging import averaged_values
 from dslm_patches.theory.correlation import correlation_profile
 from dslm_patches.theory.embeddings import input_correlation
-from dslm_patches.theory.ffn import balanced_ffn_variance, ffn_correlation, ffn_gain
+from dslm_patches.theory.ffn import FFN_ACTIVATIONS, balanced_ffn_variance, ffn_correlation, ffn_gain
+from dslm_patches.torch_activations import TORCH_ACTIVATIONS
 from tests.theory.shapes import model_shape
 
 SAMPLES = 2_000_000
@@ -109,6 +110,11 @@ def test_profile_of_192_layers_is_the_published_one(
     for layer, (r, gain) in zip((profile[0], profile[96], profile[191]), published, strict=True):
         assert layer.input == pytest.approx(r, abs=6e-4)
         assert math.sqrt(0.9 / layer.self_attention.variance) == pytest.approx(gain, abs=6e-3)
+
+
+def test_every_activation_that_a_model_may_have_is_known() -> None:
+    assert {one.base for one in FFN_ACTIVATIONS.values()} <= set(ACTIVATIONS)
+    assert set(TORCH_ACTIVATIONS) == set(ACTIVATIONS)
 
 
 @pytest.mark.parametrize(("dropout", "fixed_point"), [(0.0, 1.0), (0.05, 0.912), (0.1, 0.835), (0.2, 0.700)])

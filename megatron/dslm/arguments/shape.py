@@ -3,8 +3,7 @@
 from argparse import Namespace
 
 from dslm_patches.schemes import ModelShape
-
-_GATED = {"geglu": "gelu", "swiglu": "silu"}
+from dslm_patches.theory.ffn import FFN_ACTIVATIONS
 
 
 def padded_size(vocab_size: int, multiple: int, tensor_parallel: int = 1) -> int:
@@ -37,7 +36,7 @@ def shape_from_flags(args: Namespace, vocab_size: int, match_probability: float 
         head_size=args.kv_channels,
         seq_length=args.seq_length,
         causal=args.model == "gpt",
-        activation=(_GATED.get(args.activation, args.activation), args.activation in _GATED),
+        activation=FFN_ACTIVATIONS[args.activation],
         hidden_dropout=args.hidden_dropout,
         attention_dropout=args.attention_dropout,
         learned_positions=args.position_embedding_type == "learned_absolute",

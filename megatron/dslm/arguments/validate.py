@@ -4,6 +4,7 @@ import math
 from argparse import Namespace
 
 from dslm_patches.errors import UserError
+from dslm_patches.theory.ffn import FFN_ACTIVATIONS
 from megatron.dslm.arguments.depth import resolve_depth_scheme
 from megatron.dslm.arguments.folders import check_folders, recorded
 from megatron.dslm.arguments.layout import resolve_layout
@@ -76,8 +77,10 @@ def _resolve_architecture(args: Namespace) -> None:
             raise UserError(f"--swiglu contradicts --activation {args.activation}: give one of them")
         args.activation = "swiglu"
     args.activation = args.activation or "gelu"
-    gated = args.activation in ("geglu", "swiglu")
+    if args.activation not in FFN_ACTIVATIONS:  # of a folder's configuration: flags have been held against the same
+        raise UserError(f"--activation must be one of {', '.join(FFN_ACTIVATIONS)}, not {args.activation}")
     if args.ffn_hidden_size is None:
+        gated = FFN_ACTIVATIONS[args.activation].gated
         # Megatron-LM's choice for gated units: the parameter count of 4 h, in multiples of 64.
         args.ffn_hidden_size = max(64, int(8 * args.hidden_size / 3) // 64 * 64) if gated else 4 * args.hidden_size
     if args.kv_channels is None:

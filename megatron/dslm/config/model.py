@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from dslm_patches.schemes import scheme_names
+from dslm_patches.theory.ffn import FFN_ACTIVATIONS
 from megatron.dslm.config.setting import POSITIVE, PROBABILITY, SHARE, OnResume, setting
 
 NEVER, BY_NAME, SPELLING = OnResume.NEVER, OnResume.BY_NAME, OnResume.SPELLING
@@ -36,7 +37,7 @@ class ModelConfig:
     """share of the head that RoPE turns"""
     rotary_base: int = setting(NEVER, 10000, bounds=POSITIVE)
     """base period of RoPE"""
-    activation: str = setting(NEVER, None, choices=("gelu", "relu", "silu", "geglu", "swiglu"))
+    activation: str = setting(NEVER, None, choices=tuple(FFN_ACTIVATIONS))
     """FFN activation; default gelu"""
     swiglu: bool = setting(SPELLING, False)
     """Megatron-LM's spelling of --activation swiglu"""

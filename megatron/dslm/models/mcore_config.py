@@ -4,13 +4,13 @@ from argparse import Namespace
 from importlib.util import find_spec
 
 import torch
-import torch.nn.functional as F
 from megatron.core.distributed import DistributedDataParallelConfig
 from megatron.core.optimizer import OptimizerConfig
 from megatron.core.transformer import TransformerConfig
 from megatron.core.transformer.enums import AttnBackend
 
-_ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu, "geglu": F.gelu, "swiglu": F.silu}
+from dslm_patches.theory.ffn import FFN_ACTIVATIONS
+from dslm_patches.torch_activations import TORCH_ACTIVATIONS
 
 
 def transformer_impl(args: Namespace) -> str:
@@ -30,6 +30,7 @@ def transformer_config(args: Namespace) -> TransformerConfig:
     """The model's TransformerConfig. Weights are left to the depth scheme, which draws every one of them."""
     on_gpu = torch.cuda.is_available()
     local = transformer_impl(args) == "local"
+    activation = FFN_ACTIVATIONS[args.activation]
     return TransformerConfig(
         num_layers=args.num_layers,
         hidden_size=args.hidden_size,
@@ -41,8 +42,8 @@ def transformer_config(args: Namespace) -> TransformerConfig:
         attention_dropout=args.attention_dropout,
         normalization=args.normalization,
         layernorm_epsilon=args.norm_epsilon,
-        activation_func=_ACTIVATIONS[args.activation],
-        gated_linear_unit=args.activation in ("geglu", "swiglu"),
+        activation_func=TORCH_ACTIVATIONS[activation.base],
+        gated_linear_unit=activation.gated,
         add_bias_linear=not args.disable_bias_linear,
         init_method=leave_to_scheme,
         output_layer_init_method=leave_to_scheme,
