@@ -3,7 +3,6 @@
 Loaded as remote code too: it needs `dslm_patches.schemes` only to compute a prescription that is not there yet.
 """
 
-import re
 from typing import Any
 
 ACTIVATIONS = {
@@ -14,6 +13,15 @@ ACTIVATIONS = {
     "swiglu": ("silu", True),
 }
 """Function, by its name in torch.nn.functional, and gatedness: `theory.ffn.FFN_ACTIVATIONS`, for where that is not."""
+_OPTIONS = {
+    "norm_placement": "norm_placement",
+    "init_method_std": "init_method_std",
+    "k": "dslm_k",
+    "alpha": "dslm_alpha",
+    "lambda_sq": "dslm_lambda_sq",
+    "beta_sq": "dslm_beta_sq",
+}
+"""A scheme's options, and the arguments of the configuration that set them."""
 LAYER_ROLES = ("query", "key", "value", "attention_output", "ffn_up", "ffn_down")
 
 
@@ -29,16 +37,11 @@ def _compact(values: list[float]) -> float | list[float]:
 def compute_prescription(config: Any) -> dict[str, Any] | None:
     """The prescription of the configuration's scheme as plain data; None where `dslm_patches` is not installed."""
     try:
-        from dslm_patches.schemes import ModelShape, SchemeOptions, WeightRole, build_scheme
+        from dslm_patches.schemes import ModelShape, OptionError, SchemeOptions, WeightRole, build_scheme
     except ImportError:
         return None
-    given = {"k": config.dslm_k, "alpha": config.dslm_alpha, "init_method_std": config.init_method_std}
-    options = SchemeOptions(
-        norm_placement=config.norm_placement,
-        lambda_sq=config.dslm_lambda_sq,
-        beta_sq=config.dslm_beta_sq,
-        **{name: value for name, value in given.items() if value is not None},
-    )
+    given = {option: getattr(config, name) for option, name in _OPTIONS.items()}
+    options = SchemeOptions(**{option: value for option, value in given.items() if value is not None})
     shape = ModelShape.of(
         num_layers=config.num_hidden_layers,
         hidden_size=config.hidden_size,
@@ -59,8 +62,7 @@ def compute_prescription(config: Any) -> dict[str, Any] | None:
     try:
         scheme = build_scheme(config.depth_scheme, shape, options)
     except ValueError as error:
-        # The message speaks of the trainer's flags: here they are arguments.
-        told = re.sub(r"--([a-z-]+)", lambda flag: flag[1].replace("-", "_"), str(error))
+        told = error.worded(_OPTIONS.__getitem__) if isinstance(error, OptionError) else error
         raise ValueError(f"depth_scheme {config.depth_scheme!r}: {told}") from None
     roles = WeightRole.__members__
     return {

@@ -10,6 +10,7 @@ from dslm_patches.schemes.base import (
     DepthScheme,
     LayerPrescription,
     NormPlacement,
+    OptionError,
     SchemeOptions,
     WeightRole,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "LayerPrescription",
     "ModelShape",
     "NormPlacement",
+    "OptionError",
     "SchemeOptions",
     "WeightRole",
     "build_scheme",
@@ -32,7 +34,7 @@ _BUILDERS: dict[str, SchemeBuilder] = {}
 
 
 def scheme(name: str) -> Callable[[SchemeBuilder], SchemeBuilder]:
-    """Registers the decorated builder under the name that --depth-scheme takes."""
+    """Registers the decorated builder under the name it is asked for by."""
 
     def register(builder: SchemeBuilder) -> SchemeBuilder:
         _BUILDERS[name] = builder
@@ -56,7 +58,8 @@ def build_scheme(name: str, shape: ModelShape, options: SchemeOptions | None = N
     """The prescription of scheme `name` for a model of the given shape.
 
     Raises:
-        UserError: an unknown name (the known ones are listed), or options the scheme cannot hold.
+        UserError: an unknown name (the known ones are listed).
+        OptionError: options the scheme cannot hold.
     """
     names = scheme_names()
     if name not in names:

@@ -1,10 +1,11 @@
 """The vocabulary of depth schemes: weight roles, a user's options, and what a scheme prescribes for a model's shape."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
+from dslm_patches.errors import UserError
 from dslm_patches.theory.shape import ModelShape
 
 NormPlacement = Literal["pre", "post"]
@@ -49,6 +50,26 @@ class SchemeOptions:
     alpha: float = 1.0
     lambda_sq: float | None = None
     beta_sq: float | None = None
+
+
+class OptionError(UserError):
+    """Options that a scheme cannot hold, told by the fields of `SchemeOptions`; `worded` tells them in other words.
+
+    Attributes:
+        template: the message, with the field's name in braces where it speaks of an option.
+        fields: the fields that it speaks of.
+    """
+
+    def __init__(self, template: str, *fields: str) -> None:
+        super().__init__(template, *fields)
+        self.template, self.fields = template, fields
+
+    def __str__(self) -> str:
+        return self.worded(str)
+
+    def worded(self, spell: Callable[[str], str]) -> str:
+        """The message with each option as `spell` writes its field: as a flag, or as an argument of another name."""
+        return self.template.format(**{field: spell(field) for field in self.fields})
 
 
 @dataclass(frozen=True)

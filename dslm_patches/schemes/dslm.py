@@ -2,9 +2,8 @@
 
 import math
 
-from dslm_patches.errors import UserError
 from dslm_patches.schemes import scheme
-from dslm_patches.schemes.base import DepthScheme, LayerPrescription, SchemeOptions, WeightRole
+from dslm_patches.schemes.base import DepthScheme, LayerPrescription, OptionError, SchemeOptions, WeightRole
 from dslm_patches.theory.averaging import ValueMoments
 from dslm_patches.theory.correlation import correlation_profile
 from dslm_patches.theory.ffn import balanced_ffn_variance
@@ -15,27 +14,32 @@ def residual_squares(num_layers: int, options: SchemeOptions) -> tuple[float, fl
     """(lambda^2, beta^2): as given, or 1 - k/N^alpha and k/N^alpha.
 
     Raises:
-        UserError: lambda^2 or beta^2 not in (0, 1), or the two given and not adding up to 1. The message
-            names the flags of the trainer.
+        OptionError: lambda^2 or beta^2 not in (0, 1), or the two given and not adding up to 1.
     """
     given_lambda, given_beta = options.lambda_sq, options.beta_sq
     if given_lambda is None and given_beta is None:
         beta_sq = options.k / num_layers**options.alpha
         if not 0.0 < beta_sq < 1.0:
-            raise UserError(
-                f"--dslm-k {options.k:g} with --dslm-alpha {options.alpha:g} over {num_layers} layers makes "
+            raise OptionError(
+                f"{{k}} {options.k:g} with {{alpha}} {options.alpha:g} over {num_layers} layers makes "
                 f"beta^2 = {beta_sq:.4g} and lambda^2 = {1 - beta_sq:.4g}; both must lie in (0, 1): "
-                f"give --dslm-k below {num_layers**options.alpha:g}"
+                f"give {{k}} below {num_layers**options.alpha:g}",
+                "k",
+                "alpha",
             )
         return 1.0 - beta_sq, beta_sq
     lambda_sq = given_lambda if given_lambda is not None else 1.0 - (given_beta or 0.0)
     beta_sq = given_beta if given_beta is not None else 1.0 - lambda_sq
     if not (0.0 < lambda_sq < 1.0 and 0.0 < beta_sq < 1.0):
-        raise UserError(f"--dslm-lambda-sq {lambda_sq:g} and --dslm-beta-sq {beta_sq:g} must each lie in (0, 1)")
+        raise OptionError(
+            f"{{lambda_sq}} {lambda_sq:g} and {{beta_sq}} {beta_sq:g} must each lie in (0, 1)", "lambda_sq", "beta_sq"
+        )
     if abs(lambda_sq + beta_sq - 1.0) > 1e-6:
-        raise UserError(
-            f"--dslm-lambda-sq {lambda_sq:g} and --dslm-beta-sq {beta_sq:g} must add up to 1, not "
-            f"{lambda_sq + beta_sq:g}: give only one of them"
+        raise OptionError(
+            f"{{lambda_sq}} {lambda_sq:g} and {{beta_sq}} {beta_sq:g} must add up to 1, not "
+            f"{lambda_sq + beta_sq:g}: give only one of them",
+            "lambda_sq",
+            "beta_sq",
         )
     return lambda_sq, beta_sq
 
@@ -59,7 +63,8 @@ def dslm(shape: ModelShape, options: SchemeOptions) -> DepthScheme:
     | LM head, pooler, binary  | 1 / d                                                               |
 
     Raises:
-        UserError: residual coefficients outside (0, 1); a correlation or dropout outside its domain.
+        OptionError: residual coefficients outside (0, 1).
+        ValueError: a correlation or dropout outside its domain.
     """
     lambda_sq, beta_sq = residual_squares(shape.num_layers, options)
     keep = 1.0 - shape.hidden_dropout

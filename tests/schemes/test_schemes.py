@@ -1,10 +1,14 @@
 """What each scheme prescribes, as numbers of the published recipes."""
 
 import math
+import pickle
+import re
+from pathlib import Path
 
 import pytest
 
-from dslm_patches.schemes import ModelShape, SchemeOptions, WeightRole, build_scheme, scheme_names
+from dslm_patches import schemes
+from dslm_patches.schemes import ModelShape, OptionError, SchemeOptions, WeightRole, build_scheme, scheme_names
 from dslm_patches.schemes.table import scheme_table
 
 ROLE = WeightRole
@@ -113,15 +117,29 @@ def test_residual_coefficients(options: SchemeOptions, expected: float) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (SchemeOptions(k=500.0), "--dslm-k 500"),
-        (SchemeOptions(k=-1.0), "--dslm-k -1"),
+        (SchemeOptions(k=500.0), "k 500 with alpha 1"),
+        (SchemeOptions(k=-1.0), "k -1"),
         (SchemeOptions(lambda_sq=0.9, beta_sq=0.3), "add up to 1"),
-        (SchemeOptions(lambda_sq=1.2), "--dslm-lambda-sq"),
+        (SchemeOptions(lambda_sq=1.2), "lambda_sq 1.2 and beta_sq -0.2"),
     ],
 )
 def test_impossible_coefficients_are_refused(options: SchemeOptions, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(OptionError, match=told):
         build_scheme("dslm", shape(), options)
+
+
+def test_the_error_of_an_option_is_worded_by_whoever_asked() -> None:
+    with pytest.raises(OptionError) as caught:
+        build_scheme("dslm", shape(), SchemeOptions(k=500.0))
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert error.fields == ("k", "alpha")
+    assert str(error) == str(caught.value)
+    assert error.worded("--dslm-{}".format).startswith("--dslm-k 500 with --dslm-alpha 1 over 192 layers")
+
+
+def test_schemes_know_no_flags() -> None:
+    for path in Path(schemes.__path__[0]).glob("*.py"):
+        assert not re.search("--[a-z]", path.read_text()), path
 
 
 def test_unknown_scheme_lists_the_known() -> None:

@@ -3,10 +3,20 @@
 from argparse import Namespace
 
 from dslm_patches.errors import UserError
-from dslm_patches.schemes import SchemeOptions
+from dslm_patches.schemes import OptionError, SchemeOptions
 from dslm_patches.schemes.dslm import residual_squares
+from megatron.dslm.one_line_parser import spelled
 
 _DSLM_ONLY = ("dslm_k", "dslm_alpha", "dslm_lambda_sq", "dslm_beta_sq", "dslm_input_correlation")
+_ARGUMENTS = {
+    "norm_placement": "norm_placement",
+    "init_method_std": "init_method_std",
+    "k": "dslm_k",
+    "alpha": "dslm_alpha",
+    "lambda_sq": "dslm_lambda_sq",
+    "beta_sq": "dslm_beta_sq",
+}
+"""A scheme's options, and the arguments that set them."""
 
 
 def resolve_depth_scheme(args: Namespace) -> None:
@@ -22,17 +32,13 @@ def resolve_depth_scheme(args: Namespace) -> None:
         args.norm_placement = "post"
     args.norm_placement = args.norm_placement or "pre"
     _check_scheme_flags(args)
-    defaults = SchemeOptions()
-    args.scheme_options = SchemeOptions(
-        norm_placement=args.norm_placement,
-        init_method_std=defaults.init_method_std if args.init_method_std is None else args.init_method_std,
-        k=defaults.k if args.dslm_k is None else args.dslm_k,
-        alpha=defaults.alpha if args.dslm_alpha is None else args.dslm_alpha,
-        lambda_sq=args.dslm_lambda_sq,
-        beta_sq=args.dslm_beta_sq,
-    )
+    given = {option: getattr(args, name) for option, name in _ARGUMENTS.items()}
+    args.scheme_options = SchemeOptions(**{option: value for option, value in given.items() if value is not None})
     if args.depth_scheme == "dslm":
-        residual_squares(args.num_layers, args.scheme_options)
+        try:
+            residual_squares(args.num_layers, args.scheme_options)
+        except OptionError as error:
+            raise UserError(error.worded(lambda option: spelled(_ARGUMENTS[option]))) from None
 
 
 def _one_scheme(args: Namespace) -> str:
@@ -56,7 +62,7 @@ def _one_scheme(args: Namespace) -> str:
 def _check_scheme_flags(args: Namespace) -> None:
     for name in _DSLM_ONLY:
         if getattr(args, name) is not None and args.depth_scheme != "dslm":
-            raise UserError(f"--{name.replace('_', '-')} goes with --dslm, not with depth scheme {args.depth_scheme}")
+            raise UserError(f"{spelled(name)} goes with --dslm, not with depth scheme {args.depth_scheme}")
     if args.dslm_input_correlation is not None and not 0.0 <= args.dslm_input_correlation <= 1.0:
         raise UserError(f"--dslm-input-correlation must lie in [0, 1], not {args.dslm_input_correlation:g}")
     if args.init_method_std is not None and args.depth_scheme != "megatron":
@@ -65,4 +71,4 @@ def _check_scheme_flags(args: Namespace) -> None:
         for name in ("dslm_k", "dslm_alpha"):
             if getattr(args, name) is not None:
                 other = "--dslm-lambda-sq" if args.dslm_lambda_sq is not None else "--dslm-beta-sq"
-                raise UserError(f"--{name.replace('_', '-')} contradicts {other}: give one of them")
+                raise UserError(f"{spelled(name)} contradicts {other}: give one of them")
