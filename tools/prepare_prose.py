@@ -13,13 +13,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from dslm_patches.errors import UserError
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from dslm_patches.errors import UserError
 from megatron.dslm.data.command_line import ToolArgumentParser, atomic_outputs, run_tool
-from megatron.dslm.data.fetch import MissingToolError
-from megatron.dslm.data.prose import SOURCES, fetch_documents
+from tools.corpora.fetch import MissingToolError
+from tools.corpora.prose import SOURCES, fetch_documents
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -18,14 +18,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dslm_patches.errors import UserError
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from dslm_patches.errors import UserError
 from megatron.dslm.data.command_line import ToolArgumentParser, atomic_outputs, run_tool
 
 if TYPE_CHECKING:
-    from megatron.dslm.data.verses import Verse
+    from tools.corpora.verses import Verse
 
 README = """\
 Made by tools/prepare_verse_pairs.py from the King James Version and the World English Bible, both in the public
@@ -61,7 +60,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def load_verses(args: argparse.Namespace) -> "list[Verse]":
-    from megatron.dslm.data import verses
+    from tools.corpora import verses
 
     cached = args.cache / "verses.jsonl" if args.cache else None
     if cached is not None and cached.is_file():
@@ -82,9 +81,9 @@ def write_tasks(found: "Sequence[Verse]", seed: int, folder: Path) -> dict[str, 
     """Writes the three task folders; gives rows and baselines by task."""
     from tqdm import tqdm
 
-    from megatron.dslm.data import verse_baselines as baselines
-    from megatron.dslm.data import verse_files as files
-    from megatron.dslm.data.verse_tasks import VerseTasks
+    from tools.corpora import verse_baselines as baselines
+    from tools.corpora import verse_files as files
+    from tools.corpora.verse_tasks import VerseTasks
 
     paraphrase, relation, four_way = {}, {}, {}
     for split in tqdm(["train", "dev"], unit=" splits", desc="tasks", disable=None, leave=False):
@@ -168,7 +167,7 @@ def main() -> None:
     if args.output.exists() and not (args.output.is_dir() and not any(args.output.iterdir())):
         raise UserError(f"--output {args.output}: holds something else; expected a new or empty folder")
 
-    from megatron.dslm.data.verses import chapter_texts, content_hash, write_verses
+    from tools.corpora.verses import chapter_texts, content_hash, write_verses
 
     found = load_verses(args)
     with new_folder(args.output) as folder:

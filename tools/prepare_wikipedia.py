@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dslm_patches.errors import UserError
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from dslm_patches.errors import UserError
 from megatron.dslm.data.command_line import (
     ToolArgumentParser,
     atomic_outputs,
@@ -29,7 +28,7 @@ from megatron.dslm.data.command_line import (
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from megatron.dslm.data.wikipedia import Article
+    from tools.corpora.wikipedia import Article
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -55,7 +54,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def articles(args: argparse.Namespace, bar: "tqdm") -> "Iterator[Article]":
-    from megatron.dslm.data import wikipedia
+    from tools.corpora import wikipedia
 
     if args.source == "slice":
         return wikipedia.slice_articles(args.workers, lambda num_bytes: None)

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from megatron.dslm.data import prose
-from megatron.dslm.data.fetch import MissingToolError
-from megatron.dslm.data.prose import read_r_strings, split_chapters, unwrap
+from tools.corpora import prose
+from tools.corpora.fetch import MissingToolError
+from tools.corpora.prose import read_r_strings, split_chapters, unwrap
 
 PLAY = """HAMLET, PRINCE OF DENMARK
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from megatron.dslm.data import verses as verses_module
-from megatron.dslm.data.verse_baselines import four_way_overlap_accuracy, majority, pair_overlap_accuracy
-from megatron.dslm.data.verse_tasks import WINDOW, Pair, VerseTasks
-from megatron.dslm.data.verses import Verse, assign_splits, chapter_texts, clean_markup, content_hash
+from tools.corpora import verses as verses_module
+from tools.corpora.verse_baselines import four_way_overlap_accuracy, majority, pair_overlap_accuracy
+from tools.corpora.verse_tasks import WINDOW, Pair, VerseTasks
+from tools.corpora.verses import Verse, assign_splits, chapter_texts, clean_markup, content_hash
 
 ROOT = Path(__file__).resolve().parents[2]
 

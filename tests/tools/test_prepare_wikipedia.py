@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from megatron.dslm.data import wikipedia
-from megatron.dslm.data.wikitext import clean_wikitext
+from tools.corpora import wikipedia
+from tools.corpora.wikitext import clean_wikitext
 
 FOX = """{{Infobox animal | name = Fox | image = [[File:Fox.jpg]]
  | status = least concern}}

@@ -1,1 +1,1 @@
-"""Text, tokenizers and datasets: from articles to what the training loop reads."""
+"""Text, tokenizers and datasets: from JSON lines to what the training loop reads."""

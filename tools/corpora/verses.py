@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dslm_patches.errors import UserError
-from megatron.dslm.data.fetch import MissingToolError, fetch_debian, unpack_debian
 from megatron.dslm.data.jsonl import read_chunks
+from tools.corpora.fetch import MissingToolError, fetch_debian, unpack_debian
 
 PACKAGES = {"kjv": "sword-text-kjv", "web": "sword-text-web"}
 VERSES_SHA256 = "db8cd2968025fcec1d1928c7bc49317d0a29ac30f6a728e9433d1b1228dc4fd5"

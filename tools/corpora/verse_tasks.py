@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from dslm_patches.errors import UserError
-from megatron.dslm.data.verses import Verse
+from tools.corpora.verses import Verse
 
 WINDOW = 25
 NUM_CLOSEST = 5

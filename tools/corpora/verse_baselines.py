@@ -4,7 +4,7 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 
-from megatron.dslm.data.verse_tasks import Pair, Passage, overlap, word_set
+from tools.corpora.verse_tasks import Pair, Passage, overlap, word_set
 
 _BINS = 100
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from megatron.dslm.data.verse_tasks import Pair, Passage, place
+from tools.corpora.verse_tasks import Pair, Passage, place
 
 RELATION_LABELS = ("entailment", "neutral", "contradiction")
 """MNLI's names for the same verse, the next verse and a random one. They are not entailment."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dslm_patches.errors import UserError
-from megatron.dslm.data.fetch import fetch_debian, fetch_npm, fetch_sdist
+from tools.corpora.fetch import fetch_debian, fetch_npm, fetch_sdist
 
 _HEADING = re.compile(r"(?:act|scene|chapter|volume|the end|finis|end of|by (?:william|jane))\b", re.IGNORECASE)
 _CHAPTER = re.compile(r"(?:chapter|volume) (?:[ivxlc]+|\d+)\b.{0,40}", re.IGNORECASE)

@@ -19,7 +19,7 @@ from typing import IO, NamedTuple
 
 from dslm_patches.errors import UserError
 from megatron.dslm.data.parallel import ordered_map
-from megatron.dslm.data.wikitext import clean_wikitext
+from tools.corpora.wikitext import clean_wikitext
 
 SLICE_REQUIREMENT = "gensim==4.4.0"
 SLICE_MEMBER = "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
