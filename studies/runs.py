@@ -19,6 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from dslm_patches.files import write_aside
+
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "studies"
 SAVES = 6
@@ -115,9 +117,7 @@ def train(run: Run, folder: Path, *, until: int | None = None, keep: bool = Fals
 def complete(result: Result, folder: Path, *, keep: bool = False) -> None:
     """Writes down that a run is complete; its checkpoints go, unless they are to be kept."""
     place = folder / result.name
-    aside = place / "result.incomplete"
-    aside.write_text(json.dumps(asdict(result)) + "\n")
-    aside.replace(place / "result.json")
+    write_aside(place / "result.json", json.dumps(asdict(result)) + "\n")
     if not keep:
         shutil.rmtree(place / "checkpoints", ignore_errors=True)
 

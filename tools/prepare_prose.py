@@ -16,7 +16,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dslm_patches.errors import UserError
-from megatron.dslm.data.command_line import ToolArgumentParser, atomic_outputs, run_tool
+from dslm_patches.files import atomic_outputs
+from megatron.dslm.data.command_line import ToolArgumentParser, run_tool
 from tools.corpora.fetch import MissingToolError
 from tools.corpora.prose import SOURCES, fetch_documents
 

@@ -10,18 +10,16 @@ is none on QQP, MNLI or RACE. Where there is no apt, give --kjv and --web.
 import argparse
 import hashlib
 import json
-import os
-import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dslm_patches.errors import UserError
-from megatron.dslm.data.command_line import ToolArgumentParser, atomic_outputs, run_tool
+from dslm_patches.files import atomic_outputs, new_folder
+from megatron.dslm.data.command_line import ToolArgumentParser, run_tool
 
 if TYPE_CHECKING:
     from tools.corpora.verses import Verse
@@ -129,18 +127,6 @@ def hash_files(folder: Path) -> dict[str, dict[str, Any]]:
     return {name: {"bytes": size, "sha256": digest.hexdigest()} for name, (digest, size) in digests.items()}
 
 
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A folder beside `path` to write to; on success it takes its name."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def show(summary: dict[str, Any]) -> None:
     print(f"{'task':<12}{'train':>8}{'dev':>8}{'majority':>10}{'word overlap':>14}")
     for name, task in summary["tasks"].items():
@@ -170,7 +156,7 @@ def main() -> None:
     from tools.corpora.verses import chapter_texts, content_hash, write_verses
 
     found = load_verses(args)
-    with new_folder(args.output) as folder:
+    with new_folder(args.output, unique=True) as folder:
         rows = write_tasks(found, args.seed, folder)
         write_verses(found, folder / "verses.jsonl")
         with open(folder / "train_verses.jsonl", "w", encoding="utf-8") as output:

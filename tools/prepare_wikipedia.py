@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dslm_patches.errors import UserError
+from dslm_patches.files import atomic_outputs
 from megatron.dslm.data.command_line import (
     ToolArgumentParser,
-    atomic_outputs,
     default_workers,
     positive_int,
     run_tool,

@@ -14,9 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from dslm_patches.files import atomic_outputs
 from megatron.dslm.data.command_line import (
     ToolArgumentParser,
-    atomic_outputs,
     expand_inputs,
     positive_int,
     run_tool,

@@ -1,7 +1,6 @@
 """Writes a folder that transformers loads anywhere: weights, configuration, its own code, tokenizer, model card."""
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from tokenizers import Tokenizer, processors
 from torch import Tensor
 from transformers.dynamic_module_utils import custom_object_save
 
+from dslm_patches.files import new_folder
 from dslm_patches.hf_folder import require_new
 
 from .card import model_card
@@ -56,22 +56,19 @@ def export_model(
         ValueError: the folder is there and not empty.
     """
     require_new(folder, "folder")
-    aside = Path(f"{folder.rstrip(os.sep)}.incomplete")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    config.architectures = [model_class]
-    config.dtype = next(iter(state.values())).dtype
-    config.save_pretrained(aside)
-    custom_object_save(DslmGPTModel if config.causal else DslmBertModel, aside)
-    save_file(
-        {name: tensor.contiguous() for name, tensor in state.items()}, aside / "model.safetensors", {"format": "pt"}
-    )
-    if config.causal:
-        _write_json(aside / "generation_config.json", _generation(config))
-    if tokenizer is not None:
-        _write_tokenizer(tokenizer, config, aside)
-    (aside / "README.md").write_text(model_card(config, model_class, facts or {}), encoding="utf-8")
-    os.replace(aside, folder)
+    with new_folder(Path(folder)) as aside:
+        config.architectures = [model_class]
+        config.dtype = next(iter(state.values())).dtype
+        config.save_pretrained(aside)
+        custom_object_save(DslmGPTModel if config.causal else DslmBertModel, aside)
+        save_file(
+            {name: tensor.contiguous() for name, tensor in state.items()}, aside / "model.safetensors", {"format": "pt"}
+        )
+        if config.causal:
+            _write_json(aside / "generation_config.json", _generation(config))
+        if tokenizer is not None:
+            _write_tokenizer(tokenizer, config, aside)
+        (aside / "README.md").write_text(model_card(config, model_class, facts or {}), encoding="utf-8")
 
 
 def _generation(config: DslmConfig) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dslm_patches.errors import UserError
+from dslm_patches.files import write_aside
 from dslm_patches.tracing.record import Array, TraceRecord
 
 NAME = "trace.jsonl"
@@ -96,9 +96,7 @@ class TraceWriter:
         if after and self._path.is_file():
             lines = self._path.read_text().splitlines()
             kept = lines[:1] + [line for line in lines[1:] if _iteration(line, after + 1) <= after]
-        aside = self._path.with_suffix(".incomplete")
-        aside.write_text("".join(line + "\n" for line in kept or [json.dumps(header.as_json())]))
-        os.replace(aside, self._path)
+        write_aside(self._path, "".join(line + "\n" for line in kept or [json.dumps(header.as_json())]))
 
     def write(self, record: TraceRecord) -> None:
         """One step."""

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from megatron.dslm.data.command_line import atomic_outputs
 from megatron.dslm.data.parallel import ordered_map
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,31 +96,3 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def test_atomic_outputs(tmp_path: Path) -> None:
-    paths = [tmp_path / "new" / "a.bin", tmp_path / "new" / "a.idx"]
-
-    def write_half() -> None:
-        with atomic_outputs(*paths) as temporary:
-            temporary[0].write_text("half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_half()
-    assert list(paths[0].parent.iterdir()) == []
-
-    for content in ("first", "second"):
-        with atomic_outputs(*paths) as temporary:
-            for path in temporary:
-                path.write_text(content)
-            assert all(path.exists() for path in paths) == (content == "second")
-        assert [path.read_text() for path in paths] == [content, content]
-    assert sorted(paths[0].parent.iterdir()) == paths
-
-    (tmp_path / "file").write_text("")
-    with (
-        pytest.raises(ValueError, match="cannot make the folder"),
-        atomic_outputs(tmp_path / "file" / "a.bin"),
-    ):
-        pass

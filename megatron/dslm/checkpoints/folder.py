@@ -9,11 +9,12 @@ import secrets
 import shutil
 
 from dslm_patches.errors import UserError
-from megatron.dslm.checkpoints.manifest import UnreadError, check_sizes, sync_folder, write_synced
+from dslm_patches.files import sync_folder, write_aside
+from megatron.dslm.checkpoints.manifest import UnreadError, check_sizes
 
 TRACKER = "latest_checkpointed_iteration.txt"
 _COMPLETE = re.compile(r"iter_(\d{7,})")
-_ASIDE = re.compile(r"(iter_\d{7,}|latest_checkpointed_iteration\.txt)\.(incomplete|removed)-[0-9a-f]+")
+_ASIDE = re.compile(r"\.?(iter_\d{7,}|latest_checkpointed_iteration\.txt)\.(incomplete|removed)-[0-9a-f]+")
 
 
 def iteration_folder(root: str, iteration: int) -> str:
@@ -93,11 +94,7 @@ def publish_folder(aside: str, root: str, iteration: int) -> str:
     before = _put_away(folder)
     os.rename(aside, folder)
     sync_folder(root)
-    tracker = os.path.join(root, TRACKER)
-    fresh = f"{tracker}.incomplete-{secrets.token_hex(4)}"
-    write_synced(fresh, str(iteration))
-    os.replace(fresh, tracker)
-    sync_folder(root)
+    write_aside(os.path.join(root, TRACKER), str(iteration), unique=True, sync=True)
     if before is not None:
         _remove(before)
     return folder

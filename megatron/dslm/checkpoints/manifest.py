@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dslm_patches.errors import UserError
+from dslm_patches.files import write_synced
 
 MANIFEST = "manifest.json"
 _NEEDED = ("arguments.json", "metadata.json")
@@ -118,26 +119,6 @@ def check_digests(folder: str, names: Iterable[str]) -> str | None:
     except UserError as error:
         return str(error)
     return None
-
-
-def write_synced(path: str, text: str) -> None:
-    """A new file, on the disk when this returns. What stands in its place, a link say, is removed, not followed."""
-    if os.path.lexists(path):
-        os.unlink(path)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
-    with open(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: str) -> None:
-    """Puts the names in a folder on the disk."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _regular_size(folder: str, name: str) -> int:

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from dslm_patches.errors import UserError
+from dslm_patches.files import write_synced
 from dslm_patches.schemes import SchemeOptions
-from megatron.dslm.checkpoints.manifest import write_synced
 from megatron.dslm.checkpoints.settings import ARCHITECTURE, CLASSES, DROPOUT, LAYOUT, SCHEME, START, OnResume
 from megatron.dslm.data.content import PATH_FLAGS
 from megatron.dslm.one_line_parser import spelled

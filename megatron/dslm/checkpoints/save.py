@@ -14,8 +14,9 @@ from megatron.core.dist_checkpointing.core import CONFIG_FNAME, CheckpointingCon
 from megatron.core.dist_checkpointing.strategies.async_utils import AsyncCallsQueue, AsyncRequest
 from torch.distributed.checkpoint.api import CheckpointException
 
+from dslm_patches.files import write_synced
 from megatron.dslm.checkpoints.folder import begin_folder, iteration_folder, publish_folder
-from megatron.dslm.checkpoints.manifest import require_sizes, write_manifest, write_synced
+from megatron.dslm.checkpoints.manifest import require_sizes, write_manifest
 from megatron.dslm.checkpoints.record import write_arguments
 from megatron.dslm.checkpoints.state import METADATA, sharded_models, sharded_rng_state, sharded_state
 from megatron.dslm.checkpoints.writer import CommonSave, Writer

@@ -5,7 +5,6 @@ import hashlib
 import json
 import math
 import os
-import secrets
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 from megatron.core.datasets.utils import Split
 
+from dslm_patches.files import write_aside
 from megatron.dslm.data.content import split_blend
 from megatron.dslm.data.datasets import Part, parts_of
 from megatron.dslm.data.ngrams import (
@@ -75,10 +75,7 @@ def baselines(args: Namespace, dataset: tuple[type, Any]) -> Baselines | None:
         sum(len(one.tokens) for one in counted),
     )
     with contextlib.suppress(OSError):  # a cache that is only read: they are counted again, in seconds
-        aside = f"{path}.{secrets.token_hex(4)}"
-        with open(aside, "w", encoding="utf-8") as file:
-            json.dump(asdict(found), file)
-        os.replace(aside, path)
+        write_aside(path, json.dumps(asdict(found)), unique=True)
     return found
 
 

@@ -1,12 +1,11 @@
-"""What the command-line tools share: one-line errors, and inputs and outputs named on the command line."""
+"""What the command-line tools share: one-line errors, and inputs named on the command line."""
 
 import argparse
-import contextlib
 import glob
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -78,31 +77,3 @@ def expand_inputs(patterns: Sequence[str]) -> list[Path]:
         if path.is_file() and path.stat().st_size == 0:
             raise UserError(f"--input {path}: the file is empty; expected one JSON object a line")
     return paths
-
-
-@contextlib.contextmanager
-def atomic_outputs(*paths: Path) -> Iterator[list[Path]]:
-    """Temporary names beside `paths` to write to; only on success they take the final names, in this order.
-
-    A reader never sees a half-written file, however the writer ends, nor an old file beside a new one: where
-    the last of `paths` is there, all are, and from the same run.
-
-    Raises:
-        UserError: the folder cannot be made.
-    """
-    for path in paths:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot make the folder {path.parent} for {path.name}: {error.strerror}") from error
-    temporary = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths]
-    try:
-        yield temporary
-        if len(paths) > 1:
-            for path in reversed(paths):
-                path.unlink(missing_ok=True)
-        for source, path in zip(temporary, paths, strict=True):
-            os.replace(source, path)
-    finally:
-        for source in temporary:
-            source.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dslm_patches.errors import UserError
-from megatron.dslm.data.command_line import atomic_outputs
+from dslm_patches.files import atomic_outputs
 from megatron.dslm.data.indexed_writer import IndexedDatasetWriter
 from megatron.dslm.data.jsonl import LineChunk, parse_chunk, read_chunks
 from megatron.dslm.data.long_sentences import LONGEST_SENTENCE, cut_between_words

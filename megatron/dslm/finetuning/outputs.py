@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dslm_patches.files import write_aside
 from megatron.dslm.tasks.base import Example, Task
 
 
@@ -68,6 +69,4 @@ def _named(task: Task, value: float | None) -> str | float | None:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".incomplete")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    write_aside(path, text)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dslm_patches.errors import UserError
+from dslm_patches.files import write_aside
 from megatron.dslm.checkpoints.folder import saved_iterations
 from megatron.dslm.checkpoints.record import recorded_settings
 from megatron.dslm.one_line_parser import spelled
@@ -56,9 +57,7 @@ def mark_folders(args: Namespace) -> None:
     """Writes this run's mark, args.run_id, into its folders; on the rank that writes there."""
     for folder in {getattr(args, name) for name in FOLDERS if getattr(args, name, None) is not None}:
         os.makedirs(folder, exist_ok=True)
-        aside = Path(folder) / f".{MARK}"
-        aside.write_text(json.dumps({"run": args.run_id, **_attempt(args)}) + "\n", encoding="utf-8")
-        os.replace(aside, Path(folder) / MARK)
+        write_aside(Path(folder) / MARK, json.dumps({"run": args.run_id, **_attempt(args)}) + "\n")
 
 
 def is_written_to(folder: str | os.PathLike[str]) -> bool:
