@@ -33,7 +33,7 @@ ARROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "dslm_patches.theory",
             "dslm_patches.tracing.names",
             "megatron.dslm.checkpoints.folder",
-            "megatron.dslm.checkpoints.record",
+            "megatron.dslm.checkpoints.saved_arguments",
             "megatron.dslm.checkpoints.settings",
             "megatron.dslm.config",
             "megatron.dslm.data.content",

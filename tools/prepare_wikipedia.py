@@ -20,7 +20,7 @@ from dslm_patches.errors import UserError
 from dslm_patches.files import atomic_outputs
 from megatron.dslm.data.command_line import (
     ToolArgumentParser,
-    default_workers,
+    available_cores,
     positive_int,
     run_tool,
 )
@@ -42,7 +42,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--dump-file", type=Path, help="a pages-articles dump, .xml or .xml.bz2")
     parser.add_argument("--config", help="date and language for huggingface (20231101.en) and tfds (20230601.en)")
-    parser.add_argument("--workers", type=positive_int, default=default_workers(), help="processes for slice and dump")
+    parser.add_argument("--workers", type=positive_int, default=available_cores(), help="processes for slice and dump")
     args = parser.parse_args()
     if (args.source == "dump") != (args.dump_file is not None):
         parser.error("--source dump and --dump-file FILE belong together")

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from megatron.dslm.data.command_line import (
     ToolArgumentParser,
-    default_workers,
+    available_cores,
     expand_inputs,
     positive_int,
     run_tool,
@@ -78,7 +78,7 @@ def parse_arguments() -> argparse.Namespace:
     group = parser.add_argument_group("output data")
     group.add_argument("--output-prefix", required=True, help="path of the output files without _KEY_LEVEL.bin")
     group = parser.add_argument_group("runtime")
-    group.add_argument("--workers", type=positive_int, default=default_workers(), help="worker processes")
+    group.add_argument("--workers", type=positive_int, default=available_cores(), help="worker processes")
     group.add_argument(
         "--log-interval",
         type=positive_int,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .configuration_dslm import DslmConfig
-from .names import Correspondence, correspondences, full_names
+from .tensor_names import Correspondence, correspondences, full_names
 
 TIED_OUTPUT = {False: "cls.predictions.decoder.weight", True: "lm_head.weight"}
 """By causality: the output weight, which a tied model may store a second time."""

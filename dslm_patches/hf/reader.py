@@ -11,8 +11,8 @@ from dslm_patches.hf_folder import read_config, weight_files
 
 from .configuration_dslm import DslmBertConfig, DslmConfig, DslmGPTConfig
 from .convert import present
-from .names import Correspondence, full_names
 from .stock import from_stock_names, stock_bert_config
+from .tensor_names import Correspondence, full_names
 
 
 class FolderReader:

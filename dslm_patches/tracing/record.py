@@ -38,7 +38,7 @@ class SiteStatistics:
 
     @classmethod
     def from_sums(cls, sums: Array, maximum: Array) -> SiteStatistics:
-        """From rows of `dslm_patches.tracing.moments.FIELDS` [places, fields] and maxima [places]."""
+        """From rows of `dslm_patches.tracing.sums.FIELDS` [places, fields] and maxima [places]."""
         count, total, squares, token_squares, count_tokens, non_finite = sums.T
         with np.errstate(divide="ignore", invalid="ignore"):
             mean = total / count

@@ -10,10 +10,10 @@ from megatron.core import parallel_state
 from megatron.core.utils import unwrap_model
 from torch import Tensor
 
-from dslm_patches.tracing.moments import FIELDS, TOKEN_SQUARES, element_sums, token_sums
 from dslm_patches.tracing.names import DIRECTIONS, layers_of, tensor_names
 from dslm_patches.tracing.record import Site, SiteStatistics, TraceRecord, WeightStatistics
 from dslm_patches.tracing.sites import Probe, probes, refuse_what_is_not_covered
+from dslm_patches.tracing.sums import FIELDS, TOKEN_SQUARES, element_sums, token_sums
 from dslm_patches.tracing.weights import WeightSums
 
 ACTIVATION, GRADIENT = range(len(DIRECTIONS))

@@ -6,7 +6,7 @@ from typing import Any
 from dslm_patches.hf_folder import read_config
 from megatron.dslm.arguments.pretrained import FLAG, is_hf_folder
 from megatron.dslm.checkpoints.load import load_weights, newest_checkpoint
-from megatron.dslm.checkpoints.record import read_arguments
+from megatron.dslm.checkpoints.saved_arguments import read_arguments
 from megatron.dslm.huggingface import load_hf_weights
 
 HEAD = "classification_head"

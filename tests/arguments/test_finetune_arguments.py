@@ -7,7 +7,7 @@ import pytest
 
 from megatron.dslm.arguments.finetune import parse_finetune_args
 from megatron.dslm.checkpoints.manifest import write_manifest
-from megatron.dslm.checkpoints.record import recorded_arguments
+from megatron.dslm.checkpoints.saved_arguments import recorded_arguments
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c"]
 HEADER = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate"

@@ -10,7 +10,7 @@ import pytest
 from dslm_patches.errors import UserError
 from megatron.dslm.arguments.finetune import build_finetune_parser
 from megatron.dslm.arguments.parse import build_parser, parse_args
-from megatron.dslm.checkpoints.record import check_resume, recorded_arguments
+from megatron.dslm.checkpoints.saved_arguments import check_resume, recorded_arguments
 from megatron.dslm.checkpoints.settings import CLASS_OF, CLASSES, OnResume, markdown_table
 from tests.corpus import ROOT, data_flags
 

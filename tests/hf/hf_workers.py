@@ -12,8 +12,8 @@ from dslm_patches.mcore.shards import layout_free_name
 from megatron.dslm.arguments import parse_args
 from megatron.dslm.checkpoints.folder import find_checkpoint
 from megatron.dslm.checkpoints.load import load_weights
-from megatron.dslm.checkpoints.record import read_arguments
 from megatron.dslm.checkpoints.save import save_weights
+from megatron.dslm.checkpoints.saved_arguments import read_arguments
 from megatron.dslm.conversion import to_huggingface, to_megatron
 from megatron.dslm.conversion.checkpoints import _built, model_arguments
 from megatron.dslm.huggingface import hf_arguments, load_hf_weights

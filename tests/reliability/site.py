@@ -7,7 +7,7 @@ from pathlib import Path
 from megatron.dslm.arguments import parse_args
 from megatron.dslm.checkpoints.folder import TRACKER, iteration_folder
 from megatron.dslm.checkpoints.manifest import write_manifest
-from megatron.dslm.checkpoints.record import write_arguments
+from megatron.dslm.checkpoints.saved_arguments import write_arguments
 
 WORDPIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh"]
 QQP_HEADER = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate"

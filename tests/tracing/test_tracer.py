@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dslm_patches.tracing.moments import FIELDS, TOKEN_SQUARES, element_sums, token_sums
 from dslm_patches.tracing.record import SiteStatistics
+from dslm_patches.tracing.sums import FIELDS, TOKEN_SQUARES, element_sums, token_sums
 from tests.corpus import data_flags
 from tests.distributed.pool import RankError, RankPool
 from tests.tracing.test_layouts import WORKERS, argv_of, check_same, check_same_weights

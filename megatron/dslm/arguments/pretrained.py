@@ -9,7 +9,7 @@ from typing import Any
 from dslm_patches.errors import UserError
 from dslm_patches.hf_folder import weight_files
 from megatron.dslm.checkpoints.folder import find_checkpoint
-from megatron.dslm.checkpoints.record import read_arguments
+from megatron.dslm.checkpoints.saved_arguments import read_arguments
 from megatron.dslm.checkpoints.settings import ARCHITECTURE, DROPOUT, SCHEME
 from megatron.dslm.one_line_parser import spelled
 

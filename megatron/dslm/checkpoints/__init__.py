@@ -1,1 +1,1 @@
-"""Checkpoints: what a run must not lose. `folder`, `manifest` and `record` need no torch."""
+"""Checkpoints: what a run must not lose. `folder`, `manifest` and `saved_arguments` need no torch."""

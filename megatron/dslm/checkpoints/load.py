@@ -18,7 +18,7 @@ from dslm_patches.errors import UserError
 from megatron.dslm.checkpoints import safe_loading
 from megatron.dslm.checkpoints.folder import iteration_folder, none_complete, saved_iterations
 from megatron.dslm.checkpoints.manifest import UnreadError, check_digests, check_sizes, read_manifest
-from megatron.dslm.checkpoints.record import check_resume, read_arguments
+from megatron.dslm.checkpoints.saved_arguments import check_resume, read_arguments
 from megatron.dslm.checkpoints.settings import LAYOUT
 from megatron.dslm.checkpoints.state import named_chunks, sharded_models, sharded_rng_state, sharded_state
 from megatron.dslm.faults.diagnosis import OtherRankError

@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from dslm_patches.files import write_synced
 from megatron.dslm.checkpoints.folder import begin_folder, iteration_folder, publish_folder
 from megatron.dslm.checkpoints.manifest import require_sizes, write_manifest
-from megatron.dslm.checkpoints.record import write_arguments
+from megatron.dslm.checkpoints.saved_arguments import write_arguments
 from megatron.dslm.checkpoints.state import METADATA, sharded_models, sharded_rng_state, sharded_state
 from megatron.dslm.checkpoints.writer import CommonSave, Writer
 from megatron.dslm.ranks import from_all_ranks, from_first_rank

@@ -14,7 +14,7 @@ from megatron.dslm.arguments.parse import build_parser
 from megatron.dslm.arguments.validate import validate_model
 from megatron.dslm.checkpoints.folder import find_checkpoint
 from megatron.dslm.checkpoints.manifest import check_digests, read_manifest
-from megatron.dslm.checkpoints.record import read_arguments
+from megatron.dslm.checkpoints.saved_arguments import read_arguments
 from megatron.dslm.conversion.classes import PARTS, check_class, default_class, labels
 from megatron.dslm.conversion.tokenizers import checked_tokenizer, folder_tokenizer, special_ids, tokenizer_files
 from megatron.dslm.huggingface import config_fields, hf_arguments, load_hf_weights, vocabulary_multiple
@@ -51,7 +51,7 @@ def to_huggingface(
     from dslm_patches.hf import DslmBertConfig, DslmGPTConfig
     from dslm_patches.hf.convert import to_hf
     from dslm_patches.hf.export import export_model
-    from dslm_patches.hf.names import correspondences
+    from dslm_patches.hf.tensor_names import correspondences
     from dslm_patches.mcore.shards import layout_free_name
     from megatron.dslm.checkpoints.load import load_weights
 
@@ -95,8 +95,8 @@ def to_megatron(load: str, save: str) -> str:
     args.save = save
 
     prepare_libraries()
-    from dslm_patches.hf.names import correspondences
     from dslm_patches.hf.reader import FolderReader
+    from dslm_patches.hf.tensor_names import correspondences
     from dslm_patches.mcore.shards import layout_free_name
     from megatron.dslm.checkpoints.save import save_weights
 

@@ -15,7 +15,7 @@ PARTS = {
     "ForCausalLM": {"lm_head"},
     "Model": {"pooler"},
 }
-"""Parts of `dslm_patches.hf.names`, besides the body, that each class has a place for."""
+"""Parts of `dslm_patches.hf.tensor_names`, besides the body, that each class has a place for."""
 
 
 def default_class(saved: dict[str, Any]) -> str:

@@ -56,7 +56,7 @@ def load_batches(
 ) -> Iterator[dict[str, Tensor]]:
     """The batches of indices that `sampler` gives, loaded by --num-workers processes."""
     on_gpu = torch.cuda.is_available()
-    workers = args.num_workers if args.num_workers is not None else default_workers(on_gpu)
+    workers = args.num_workers if args.num_workers is not None else default_num_workers(on_gpu)
     return iter(
         DataLoader(
             dataset,
@@ -72,7 +72,7 @@ def load_batches(
     )
 
 
-def default_workers(on_gpu: bool) -> int:
+def default_num_workers(on_gpu: bool) -> int:
     """Processes that load a rank's data: on CPU one, where training leaves a core to it, else the rank itself."""
     if on_gpu:
         return 2

@@ -50,7 +50,7 @@ def positive_int(text: str) -> int:
     return value
 
 
-def default_workers() -> int:
+def available_cores() -> int:
     """The CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from dslm_patches.schemes import WeightRole
 from megatron.dslm.checkpoints.load import load_checkpoint, newest_checkpoint
-from megatron.dslm.checkpoints.record import notes_on_resume, read_arguments
+from megatron.dslm.checkpoints.saved_arguments import notes_on_resume, read_arguments
 from megatron.dslm.finetuning.dataset import ShuffledEpochs, TaskDataset, training_batches
 from megatron.dslm.finetuning.judge import Judge
 from megatron.dslm.finetuning.keeping import Keeper

@@ -6,7 +6,7 @@ from typing import Any
 
 from megatron.dslm.finetuning.dataset import TaskDataset
 from megatron.dslm.finetuning.evaluate import Logits, measure, predict
-from megatron.dslm.finetuning.outputs import data_names, write_json, write_predictions, write_submission
+from megatron.dslm.finetuning.results import data_names, write_json, write_predictions, write_submission
 from megatron.dslm.logging.progress import Progress
 from megatron.dslm.models.classification import forward_step
 from megatron.dslm.ranks import from_last_rank, json_of_last_rank

@@ -8,7 +8,7 @@ from pathlib import Path
 from megatron.dslm.checkpoints.folder import keep_only
 from megatron.dslm.checkpoints.load import load_weights, newest_checkpoint
 from megatron.dslm.checkpoints.save import SaveError, save_weights
-from megatron.dslm.finetuning.outputs import write_json
+from megatron.dslm.finetuning.results import write_json
 from megatron.dslm.logging.progress import Progress
 from megatron.dslm.ranks import json_of_last_rank
 from megatron.dslm.training.step import Trainer

@@ -10,7 +10,7 @@ from typing import Any
 from dslm_patches.errors import UserError
 from dslm_patches.files import write_aside
 from megatron.dslm.checkpoints.folder import saved_iterations
-from megatron.dslm.checkpoints.record import recorded_settings
+from megatron.dslm.checkpoints.saved_arguments import recorded_settings
 from megatron.dslm.one_line_parser import spelled
 
 MARK = "run.json"

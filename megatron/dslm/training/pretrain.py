@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from megatron.dslm.checkpoints.load import load_checkpoint, newest_checkpoint
-from megatron.dslm.checkpoints.record import notes_on_resume, read_arguments
+from megatron.dslm.checkpoints.saved_arguments import notes_on_resume, read_arguments
 from megatron.dslm.data.baselines import baselines
 from megatron.dslm.data.batches import batch_iterator
 from megatron.dslm.data.datasets import build_datasets
