@@ -1,7 +1,7 @@
 """Imports run one way: theory <- schemes <- mcore -> kernels; tracing and cpu alone; megatron.dslm on all of them.
 
-`dslm_patches.errors` and `dslm_patches.files` stand below all of them; so does `dslm_patches.torch_activations` for those
-with torch.
+`dslm_patches.errors` and `dslm_patches.files` stand below all of them; so does `dslm_patches.torch_activations` for
+those with torch.
 """
 
 import ast
