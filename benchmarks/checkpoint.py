@@ -140,8 +140,8 @@ def main() -> None:
             "async_save": (blocked, run.torch_save()),
             "async_save_whole": (whole, run.torch_save(synced=True)),
         }
-        told = ", ".join(f"{case} {ours:.2f} / {peer:.2f} s" for case, (ours, peer) in pairs.items())
-        print(f"{number + 1}, {run.megabytes:.0f} MB: {told}", file=sys.stderr, flush=True)
+        summary = ", ".join(f"{case} {ours:.2f} / {peer:.2f} s" for case, (ours, peer) in pairs.items())
+        print(f"{number + 1}, {run.megabytes:.0f} MB: {summary}", file=sys.stderr, flush=True)
         if number:  # the first writes to new places, of disk and memory
             for case, pair in pairs.items():
                 taken.setdefault(case, []).append(pair)

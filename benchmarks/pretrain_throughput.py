@@ -112,8 +112,8 @@ def compare(case: str, dtype: str, peer: str, pairs: int) -> dict[str, Any]:
     for pair in range(pairs):
         for which in (0, 1) if pair % 2 else (1, 0):
             times[which].append((ours, theirs)[which].ask(BLOCKS[case]))
-        told = f"{case} {dtype}: {times[0][-1]:.3f} s a step, {peer} {times[1][-1]:.3f}"
-        print(told, file=sys.stderr, flush=True)
+        message = f"{case} {dtype}: {times[0][-1]:.3f} s a step, {peer} {times[1][-1]:.3f}"
+        print(message, file=sys.stderr, flush=True)
     result = paired(f"{case} {dtype} beside {peer}", "step_time", *times)
     tokens = shape.seq * shape.batch
     share = products(shape) / (result["ours"] * peak)

@@ -104,8 +104,8 @@ def main() -> None:
             for _ in range(2 if asked.quick else pairs):
                 traced.append(run.traced_block(steps, interval))
                 untraced.append(run.block(steps))
-                told = f"{case}: {traced[-1]:.4f} s a step traced, {untraced[-1]:.4f} s untraced"
-                print(told, file=sys.stderr, flush=True)
+                message = f"{case}: {traced[-1]:.4f} s a step traced, {untraced[-1]:.4f} s untraced"
+                print(message, file=sys.stderr, flush=True)
             results.append(paired(case, "step_time", traced, untraced))
         run.progress.close()
     print_report("trace_overhead", results)

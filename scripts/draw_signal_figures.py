@@ -154,16 +154,16 @@ def main() -> None:
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     pre, post = Measured(args.pre_ln_run), Measured(args.post_ln_run)
-    (forward, told), (backward, backward_told), (post_backward, post_told) = FITS[args.figures]
+    (forward, forward_label), (backward, backward_label), (post_backward, post_label) = FITS[args.figures]
     log = args.figures == "xavier"
     numbers: dict[str, Any] = {"model": pre.title}
     drawn = {}
     line, numbers["preln_forward"] = forward(pre)
-    drawn["preln_forward"] = draw_forward(pre, line, told)
+    drawn["preln_forward"] = draw_forward(pre, line, forward_label)
     line, numbers["preln_backward"] = backward(pre)
-    drawn["preln_backward"] = draw_backward(pre, line, backward_told, log)
+    drawn["preln_backward"] = draw_backward(pre, line, backward_label, log)
     line, numbers["postln_backward"] = post_backward(post)
-    drawn["postln_backward"] = draw_backward(post, line, post_told, log)
+    drawn["postln_backward"] = draw_backward(post, line, post_label, log)
     for name, figure in drawn.items():
         figure.savefig(args.output / f"{name}.png", dpi=110)
     text = json.dumps(numbers, indent=1, default=lambda value: round(float(value), 5))

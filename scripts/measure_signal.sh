@@ -16,8 +16,8 @@ measure() { # RUN_DIR SCHEME_FLAGS...
         --micro-batch-size 2 --data-path "$data/bert_text_sentence" --vocab-file "$data/bert-vocab.txt" --split 90,5,5
         --data-cache-path "$data/cache" --trace-sites layer weights --trace-dir "$run" "$@"
     )
-    local told="$gpus GPUs: ${flags[*]}"
-    if [ "$(cat "$run/flags" 2>/dev/null)" = "$told" ]; then
+    local settings="$gpus GPUs: ${flags[*]}"
+    if [ "$(cat "$run/flags" 2>/dev/null)" = "$settings" ]; then
         echo "$run: measured already"
         return
     fi
@@ -29,5 +29,5 @@ measure() { # RUN_DIR SCHEME_FLAGS...
     else
         dslm profile bert "${flags[@]}"
     fi
-    echo "$told" > "$run/flags"
+    echo "$settings" > "$run/flags"
 }

@@ -27,7 +27,7 @@ def read_cells(runs: Path) -> dict[tuple[str, str], dict[str, list[float]]]:
     return cells
 
 
-def told(accuracies: list[float]) -> str:
+def describe(accuracies: list[float]) -> str:
     """Median in percent, with lowest and highest where there are several."""
     if not accuracies:
         return "-"
@@ -41,7 +41,7 @@ def table(cells: dict[tuple[str, str], dict[str, list[float]]]) -> str:
     """The cells in Markdown."""
     lines = ["| task | depth scheme | pretrained, dev accuracy % | from scratch, dev accuracy % |", "|---|---|---|---|"]
     for (task, scheme), by_start in sorted(cells.items()):
-        lines.append(f"| {task} | {scheme} | " + " | ".join(told(by_start[start]) for start in STARTS) + " |")
+        lines.append(f"| {task} | {scheme} | " + " | ".join(describe(by_start[start]) for start in STARTS) + " |")
     return "\n".join(lines)
 
 

@@ -78,8 +78,8 @@ def _cell(seeds: Sequence[Result], best: float) -> str:
     mean, losses = mean_of(seeds), [one.last for one in seeds]
     if mean == float("inf"):
         return "not finite"
-    told = f"**{mean:.3f}**" if mean == best else f"{mean:.3f}"
-    return told if len(seeds) == 1 else f"{told} ({min(losses):.3f} to {max(losses):.3f})"
+    text = f"**{mean:.3f}**" if mean == best else f"{mean:.3f}"
+    return text if len(seeds) == 1 else f"{text} ({min(losses):.3f} to {max(losses):.3f})"
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -138,14 +138,14 @@ def train_all(
         done += 1
         minutes = (time.monotonic() - begun) / 60
         left = minutes / done * (len(runs) - done)
-        print(f"[{done}/{len(runs)}, {minutes:.0f} min, {left:.0f} left] {told(result)}", flush=True)
+        print(f"[{done}/{len(runs)}, {minutes:.0f} min, {left:.0f} left] {describe(result)}", flush=True)
         return result
 
     with ThreadPoolExecutor(jobs) as pool:
         return list(pool.map(one, runs))
 
 
-def told(result: Result) -> str:
+def describe(result: Result) -> str:
     """A result in a line."""
     if not result.validation:
         return f"{result.name}: {result.stopped}"

@@ -101,8 +101,8 @@ class Reporter:
         self._log_interval = self._next = log_interval
 
     def __call__(self, totals: "Totals", bad: list[str]) -> None:
-        for told in bad[: max(0, MOST_REPORTED - totals.num_bad_lines + len(bad))]:
-            self._bar.write(f"warning: {told}; skipped", file=sys.stderr)
+        for problem in bad[: max(0, MOST_REPORTED - totals.num_bad_lines + len(bad))]:
+            self._bar.write(f"warning: {problem}; skipped", file=sys.stderr)
         if not self._bar.disable:
             self._bar.set_postfix_str(f"{totals.num_documents / totals.seconds:.0f} documents/s", refresh=False)
             self._bar.update(totals.num_bytes - self._bar.n)

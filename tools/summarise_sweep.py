@@ -35,8 +35,8 @@ class Row(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """The row with its median and spread."""
-        told = {"median": statistics.median(self.values), "lowest": min(self.values), "highest": max(self.values)}
-        return {**self._asdict(), **told}
+        spread = {"median": statistics.median(self.values), "lowest": min(self.values), "highest": max(self.values)}
+        return {**self._asdict(), **spread}
 
 
 def read_runs(folders: list[str], which: str) -> Iterator[tuple[Path, dict[str, Any] | None]]:
@@ -79,8 +79,8 @@ def table(found: list[Row]) -> str:
     cells: list[tuple[str, ...]] = [("task", "data", "metric", "lr", "runs", "median", "lowest", "highest", "")]
     for row in found:
         numbers = (statistics.median(row.values), min(row.values), max(row.values))
-        told = tuple(f"{number:.4f}" for number in numbers)
-        cells.append((row.task, row.data, row.metric, f"{row.lr:g}", str(len(row.values)), *told, "*" * row.best))
+        texts = tuple(f"{number:.4f}" for number in numbers)
+        cells.append((row.task, row.data, row.metric, f"{row.lr:g}", str(len(row.values)), *texts, "*" * row.best))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
     return "\n".join(lines)

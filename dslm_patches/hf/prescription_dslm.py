@@ -62,8 +62,8 @@ def compute_prescription(config: Any) -> dict[str, Any] | None:
     try:
         scheme = build_scheme(config.depth_scheme, shape, options)
     except ValueError as error:
-        told = error.worded(_OPTIONS.__getitem__) if isinstance(error, OptionError) else error
-        raise ValueError(f"depth_scheme {config.depth_scheme!r}: {told}") from None
+        message = error.worded(_OPTIONS.__getitem__) if isinstance(error, OptionError) else error
+        raise ValueError(f"depth_scheme {config.depth_scheme!r}: {message}") from None
     roles = WeightRole.__members__
     return {
         "scheme": scheme.name,

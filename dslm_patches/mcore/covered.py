@@ -44,18 +44,18 @@ def refuse_unknown_model(model: nn.Module) -> None:
     Covered are megatron-core's BertModel and GPTModel, and subclasses of them, with dense layers of self-attention and
     an MLP, Pre-LN or `PostLNTransformerLayer`.
     """
-    for told in _unknown_in_model(model):
+    for feature in _unknown_in_model(model):
         raise UserError(
-            f"no depth scheme can be put on {told}: it covers unwrapped BertModel and GPTModel of megatron-core with "
-            "dense layers of self-attention and MLP"
+            f"no depth scheme can be put on {feature}: it covers unwrapped BertModel and GPTModel of megatron-core "
+            "with dense layers of self-attention and MLP"
         )
 
 
 def refuse_unknown_spec(spec: Any) -> None:
     """Raises UserError that names what of a layer spec is not covered, as far as a spec shows it."""
-    for told in _unknown_in_spec(spec):
+    for feature in _unknown_in_spec(spec):
         raise UserError(
-            f"the LayerNorms of {told} cannot be placed: give the ModuleSpec of one dense TransformerLayer of "
+            f"the LayerNorms of {feature} cannot be placed: give the ModuleSpec of one dense TransformerLayer of "
             "self-attention and MLP"
         )
 
@@ -64,9 +64,9 @@ def _unknown_in_model(model: Any) -> Iterator[str]:
     if not isinstance(model, (BertModel, GPTModel)):
         yield f"a {type(model).__name__}"
         return
-    for name, told in _REFUSED_CONFIG.items():
+    for name, feature in _REFUSED_CONFIG.items():
         if getattr(model.config, name, None):
-            yield f"{told} (TransformerConfig.{name})"
+            yield f"{feature} (TransformerConfig.{name})"
     if getattr(model, "mtp_process", False):
         yield "multi-token prediction (mtp_block_spec)"
     for layer in transformer_layers(model):

@@ -62,13 +62,13 @@ def loss_in_words(losses: LossCurves) -> str:
     """Where the last validation loss stands beside the n-grams: a loss that only falls need not be learning."""
     points = losses.curves["validation"] or losses.curves["training"]
     step, loss = points[-1]
-    told = f"{losses.name} {loss:.3f} at iteration {step}"
+    summary = f"{losses.name} {loss:.3f} at iteration {step}"
     for name, level in losses.baselines.items():
-        told += f", {abs(level - loss):.3f} nats {'below' if loss < level else 'above'} {name} ({level:.3f})"
+        summary += f", {abs(level - loss):.3f} nats {'below' if loss < level else 'above'} {name} ({level:.3f})"
     unigrams = losses.baselines.get("unigrams")
     if unigrams is None:
-        return told
-    return f"{told}: {'it uses context' if loss < unigrams - PLATEAU else 'hardly more than token frequencies'}"
+        return summary
+    return f"{summary}: {'it uses context' if loss < unigrams - PLATEAU else 'hardly more than token frequencies'}"
 
 
 def signal_in_words(record: TraceRecord) -> str:

@@ -29,8 +29,8 @@ def tensor_names(sites: Sequence[str]) -> tuple[str, ...]:
     """
     unknown = [site for site in sites if site not in SITES]
     if unknown or not sites:
-        told = f"{unknown[0]!r} is not a trace site" if unknown else "there is no trace site"
-        raise UserError(f"{told}: known are {', '.join(SITES)}")
+        problem = f"{unknown[0]!r} is not a trace site" if unknown else "there is no trace site"
+        raise UserError(f"{problem}: known are {', '.join(SITES)}")
     wanted = {name for site in sites for name in _OF_SITE.get(site, (site,))}
     return tuple(name for name in COMPUTED if name in wanted)
 

@@ -138,16 +138,16 @@ def refuse_what_is_not_covered(chunks: Sequence[Any], models: Sequence[Any]) -> 
         chunks: model chunks, wrapped or not.
         models: the same, unwrapped.
     """
-    for told in _not_covered(chunks, models):
-        raise UserError(f"tracing does not cover {told}: turn it off, or the tracing (--trace-interval 0)")
+    for feature in _not_covered(chunks, models):
+        raise UserError(f"tracing does not cover {feature}: turn it off, or the tracing (--trace-interval 0)")
 
 
 def _not_covered(chunks: Sequence[Any], models: Sequence[Any]) -> Iterator[str]:
     config = models[0].config
-    for name, (told, off) in _REFUSED_CONFIG.items():
+    for name, (feature, off) in _REFUSED_CONFIG.items():
         value = getattr(config, name, off)
         if value != off and value not in (None, False, 0):
-            yield told
+            yield feature
     if parallel_state.get_context_parallel_world_size() > 1:
         yield "context parallelism"
     if any("FullyShardedDataParallel" in type(chunk).__name__ for chunk in chunks):

@@ -80,7 +80,7 @@ def layout(record: TraceRecord) -> dict[str, dict[str, list[Any]]]:
         spread = np.unique(np.linspace(0, len(site.layers) - 1, CURVES_A_CHART).round().astype(int))
         layers = [site.layers[place] for place in spread]
         categories[name] = {
-            f"{name} {way} {_told(quantity)}": ["Multiline", [_tag(name, way, quantity, layer) for layer in layers]]
+            f"{name} {way} {_in_words(quantity)}": ["Multiline", [_tag(name, way, quantity, layer) for layer in layers]]
             for way in DIRECTIONS
             for quantity in CHARTED
         }
@@ -97,14 +97,14 @@ def _scalars(record: TraceRecord) -> Iterator[tuple[str, float]]:
     for name, weight in record.weights.items():
         for quantity in WEIGHT_QUANTITIES:
             for layer, value in enumerate(getattr(weight, quantity), start=1):
-                yield f"weight {_told(quantity)}, {name}/{layer:04d}", value
+                yield f"weight {_in_words(quantity)}, {name}/{layer:04d}", value
     for way, rate in growth_rates(record).items():
         yield f"depth/growth of the {way} variance a layer", rate
 
 
 def _tag(name: str, way: str, quantity: str, layer: int) -> str:
-    return f"{name} {way} {_told(quantity)}/{layer:04d}"
+    return f"{name} {way} {_in_words(quantity)}/{layer:04d}"
 
 
-def _told(quantity: str) -> str:
+def _in_words(quantity: str) -> str:
     return quantity.replace("_", " ")

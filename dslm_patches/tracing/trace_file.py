@@ -73,7 +73,7 @@ class TraceHeader:
                 raise UserError(f"a trace of format {content['trace']}, not {_FORMAT}")
             prediction = content["prediction"]
             if prediction is not None:
-                prediction = Prediction(**{name: _value(told) for name, told in prediction.items()})
+                prediction = Prediction(**{name: _value(value) for name, value in prediction.items()})
             return cls(str(content["title"]), int(content["num_layers"]), list(content["sites"]), prediction)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"not the header of a trace ({type(error).__name__}: {error})") from None
@@ -147,8 +147,8 @@ def trace_path(run: str | Path) -> Path:
     return path
 
 
-def _value(told: Any) -> Any:
-    return np.array(told, dtype=np.float64) if isinstance(told, list) else float(told)
+def _value(value: Any) -> Any:
+    return np.array(value, dtype=np.float64) if isinstance(value, list) else float(value)
 
 
 def _parsed(line: str, path: Path, number: int) -> dict[str, Any]:

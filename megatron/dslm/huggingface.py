@@ -156,7 +156,7 @@ def load_hf_weights(
                 except ValueError as error:
                     problem = problem or str(error)
     everywhere = from_all_ranks((seen, problem))
-    problem = next((told for _, told in everywhere if told), None)
+    problem = next((one for _, one in everywhere if one), None)
     seen = set().union(*(names for names, _ in everywhere))
     if problem is None and strict and seen != set(places):
         name = sorted(seen ^ set(places))[0]

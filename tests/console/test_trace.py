@@ -23,10 +23,10 @@ def runs(tmp_path: Path) -> tuple[Path, Path]:
 def test_plot_draws_beside_the_trace(runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trace", "plot", str(runs[0])]) == 0
     assert (runs[0] / "variance_against_depth.png").stat().st_size > 10_000
-    told = capsys.readouterr().out
-    assert "3 traced steps, iterations 1 to 20" in told
-    assert "iteration 20" in told
-    assert "growth" in told
+    output = capsys.readouterr().out
+    assert "3 traced steps, iterations 1 to 20" in output
+    assert "iteration 20" in output
+    assert "growth" in output
 
 
 def test_plot_takes_iterations_and_a_file(runs: tuple[Path, Path], tmp_path: Path) -> None:
@@ -42,15 +42,15 @@ def test_compare_takes_the_last_common_iteration(
     runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["trace", "compare", *map(str, runs), "--plot", f"{tmp_path}/ab.png"]) == 0
-    told = capsys.readouterr().out
-    assert "iteration 10" in told
-    assert "iteration 20" not in told
-    assert "variance B/A 1 at most" in told, "both runs measured the same"
+    output = capsys.readouterr().out
+    assert "iteration 10" in output
+    assert "iteration 20" not in output
+    assert "variance B/A 1 at most" in output, "both runs measured the same"
     assert (tmp_path / "ab.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["plot", "{tmp}/nowhere"], "nowhere holds no trace"),
         (["plot", "{a}", "--iterations", "11"], "has no traced iteration 11: it has 1, 10, 20"),
@@ -61,7 +61,7 @@ def test_compare_takes_the_last_common_iteration(
     ],
 )
 def test_mistakes_are_one_line(
-    runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+    runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     filled = [word.format(a=runs[0], b=runs[1], tmp=tmp_path) for word in words]
     with pytest.raises(SystemExit) as end:
@@ -69,4 +69,4 @@ def test_mistakes_are_one_line(
     error = capsys.readouterr().err
     assert end.value.code == 2
     assert error.count("\n") == 1
-    assert told in error
+    assert message in error

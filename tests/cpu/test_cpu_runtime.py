@@ -235,11 +235,11 @@ def test_what_needs_a_gpu_is_not_found_without_one(tmp_path: Path) -> None:
     late = "import apex, dslm_patches.cpu; dslm_patches.cpu.install()"
     early = "import dslm_patches.cpu; dslm_patches.cpu.install(); import apex"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
-    for program, told in ((late, "apex was imported already"), (early, "ModuleNotFoundError")):
+    for program, message in ((late, "apex was imported already"), (early, "ModuleNotFoundError")):
         done = subprocess.run(
             [sys.executable, "-c", program], env=environment, capture_output=True, text=True, cwd=ROOT
         )
-        assert told in done.stderr.splitlines()[-1]
+        assert message in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -75,8 +75,8 @@ print(alone, torch.get_num_threads())
 """
     assert ended(start(["-c", program]))[0] == "3 1\n"
     kept = "import torch\nfrom megatron.dslm.initialize import limit_threads\nlimit_threads(2)\n"
-    told = f"{kept}print(torch.get_num_threads())"
-    assert ended(start(["-c", told], OMP_NUM_THREADS="2"))[0] == "2\n"
+    code = f"{kept}print(torch.get_num_threads())"
+    assert ended(start(["-c", code], OMP_NUM_THREADS="2"))[0] == "2\n"
 
 
 LIBRARIES = """
@@ -98,11 +98,11 @@ log.error("lost")
 
 @pytest.mark.parametrize(("rank", "odd"), [("0", 1), ("1", 0)])
 def test_megatron_core_is_heard_once_by_the_first_rank(rank: str, odd: int) -> None:
-    _, told = ended(start(["-c", LIBRARIES], RANK=rank))
-    counts = {text: told.count(text) for text in ("UserWarning: odd loss", "odd gradient", "lost")}
+    _, output = ended(start(["-c", LIBRARIES], RANK=rank))
+    counts = {text: output.count(text) for text in ("UserWarning: odd loss", "odd gradient", "lost")}
     assert counts == {"UserWarning: odd loss": odd, "odd gradient": odd, "lost": 1}
-    assert "nothing" not in told
-    assert "not installed" not in told
+    assert "nothing" not in output
+    assert "not installed" not in output
 
 
 LINUX_ONLY = ("memfd_create", "sched_getaffinity", "sched_setaffinity", "pidfd_open", "eventfd", "splice")

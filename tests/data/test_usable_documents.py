@@ -15,7 +15,7 @@ from dslm_patches.errors import UserError
 from megatron.dslm.arguments import parse_args
 from megatron.dslm.arguments.data_files import _prefixes, _split_edges
 from megatron.dslm.data.content import describe_data
-from megatron.dslm.data.usable_documents import DocumentCounts, count_documents, told
+from megatron.dslm.data.usable_documents import DocumentCounts, count_documents, describe_unused
 from megatron.dslm.data.vocab_training import train_bpe
 from tests.reliability.site import make_site, pretraining_flags, words, write_data
 
@@ -89,7 +89,7 @@ def flags(site: Path, **changes: str | None) -> list[str]:
 def test_what_is_not_used_is_counted_by_split(site: Path) -> None:
     counts = parse_args("bert", flags(site, data_path="{site}/mixed")).document_counts
     assert counts == {"train": DocumentCounts(5, 0, 1, 1), "validation": DocumentCounts(5, 1, 1, 0)}
-    assert told(counts) == (
+    assert describe_unused(counts) == (
         "1 of 5 documents in train (one sentence), 1 (a sentence above 512 tokens), "
         "1 of 5 documents in validation (one sentence), 1 (empty)"
     )
@@ -101,7 +101,7 @@ def test_what_is_not_used_is_counted_by_split(site: Path) -> None:
     assert one == {"train": DocumentCounts(10, 1, 2, 1), "validation": DocumentCounts(2)}
     none = parse_args("bert", [*flags(site, data_path="{site}/tail"), "--eval-iters", "0"]).document_counts
     assert none == {"train": DocumentCounts(2)}
-    assert told(none) == ""
+    assert describe_unused(none) == ""
 
 
 def test_single_sentences_are_used_without_the_binary_head(site: Path) -> None:

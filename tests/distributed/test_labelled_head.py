@@ -28,8 +28,8 @@ def test_loss_and_gradients_are_the_dense_heads(ranks: RankPool, corpus: None, l
     argv = [*SHAPE, *TRAINING, *data_flags("bert"), *flags]
     worker = "tests.distributed.trainer_workers:dense_and_labelled"
     seen = 0
-    for told in ranks.run(world_size, worker, argv=argv):
-        (losses, grads, rows), (few_losses, few_grads, few_rows) = told["dense"], told["labelled"]
+    for result in ranks.run(world_size, worker, argv=argv):
+        (losses, grads, rows), (few_losses, few_grads, few_rows) = result["dense"], result["labelled"]
         assert few_losses == pytest.approx(losses, rel=1e-6)
         largest = max(one.abs().max() for one in grads)
         for one, other in zip(grads, few_grads, strict=True):

@@ -45,9 +45,9 @@ def check_layouts(ranks: RankPool, model: str, flags: list[str]) -> None:
     for name, (world_size, layout) in LAYOUTS.items():
         steps = ranks.run(world_size, worker, argv=[*argv, *layout], model=model, steps=5)[-1]
         for number, ((losses, norm), (their_losses, their_norm)) in enumerate(zip(steps, expected, strict=True)):
-            told = f"{name}, step {number}"
-            assert losses == pytest.approx(their_losses, rel=1e-5), told
-            assert norm == pytest.approx(their_norm, rel=1e-4), told
+            where = f"{name}, step {number}"
+            assert losses == pytest.approx(their_losses, rel=1e-5), where
+            assert norm == pytest.approx(their_norm, rel=1e-4), where
 
 
 @pytest.mark.parametrize(("model", "placement", "scheme"), slow_but(SHORT, MODELS))

@@ -72,7 +72,7 @@ def dense_and_labelled(argv: list[str]) -> dict[str, Any]:
     for model in models:
         if model.post_process:
             model.output_layer.register_forward_hook(lambda _m, _i, output: rows.append(output[0].shape[:2].numel()))
-    told = {}
+    results = {}
     for name, dense in (("dense", True), ("labelled", False)):
         for model in models:
             model.in_full = dense
@@ -80,5 +80,5 @@ def dense_and_labelled(argv: list[str]) -> dict[str, Any]:
         with kept_random_states():
             losses = trainer.gradients([iter(one) for one in batches])
         grads = [one.main_grad.clone() for chunk in trainer.chunks for one in chunk.parameters()]
-        told[name] = (losses, grads, sum(rows))
-    return told
+        results[name] = (losses, grads, sum(rows))
+    return results

@@ -32,7 +32,7 @@ def test_a_configuration_comes_back_with_its_prescription(config_class: Any, tmp
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"depth_scheme": "magic"}, "depth_scheme 'magic': unknown depth scheme"),
         ({"num_attention_heads": 5}, "hidden_size 32 must be divisible by num_attention_heads 5"),
@@ -45,8 +45,8 @@ def test_a_configuration_comes_back_with_its_prescription(config_class: Any, tmp
         ({"dslm_k": 1.0, "depth_scheme": "xavier"}, "dslm_k goes with depth_scheme 'dslm'"),
     ],
 )
-def test_a_wrong_argument_is_named(wrong: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_a_wrong_argument_is_named(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         DslmBertConfig(**{**SMALL, **wrong})
 
 

@@ -157,4 +157,4 @@ def test_what_does_not_fit_is_named_on_all_ranks(ranks: RankPool, tmp_path: Path
     heads = ["binary_head.bias", "binary_head.weight", "pooler.dense.bias", "pooler.dense.weight"]
     DslmBertForMaskedLM(DslmBertConfig(**size, max_position_embeddings=64)).save_pretrained(tmp_path / "headless")
     assert load("headless", False) == [heads, heads]
-    assert all("binary_head.bias is missing from the folder" in told for told in load("headless", True))
+    assert all("binary_head.bias is missing from the folder" in message for message in load("headless", True))

@@ -53,7 +53,7 @@ def test_a_bf16_run_is_exported_in_bf16(ranks: RankPool, corpus: None, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--from", "hf", "--to", "hf"], "there is nothing to convert"),
         (["--from", "hf", "--to", "megatron"], "config.json cannot be read"),
@@ -61,9 +61,9 @@ def test_a_bf16_run_is_exported_in_bf16(ranks: RankPool, corpus: None, tmp_path:
         (["--from", "hf", "--to", "megatron", "--model-class", "Model"], "--model-class goes with --to hf"),
     ],
 )
-def test_a_mistake_is_one_line(arguments: list[str], told: str, tmp_path: Path) -> None:
+def test_a_mistake_is_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
     run = convert(*arguments, "--load", str(tmp_path), "--save", str(tmp_path / "new"))
     assert run.returncode == 2
     line = run.stderr.splitlines()[-1]
     assert line.startswith("convert_checkpoint.py: error: ")
-    assert told in line
+    assert message in line

@@ -102,8 +102,8 @@ def heterogeneous() -> Any:
     specs = importlib.import_module("megatron.core.models.gpt.heterogeneous.heterogeneous_layer_specs")
     attention = {"n_heads_in_group": 1, "no_op": False, "replace_with_linear": False}
     layers = [{"attention": attention, "ffn": {"ffn_mult": mult}} for mult in (2.0, 4.0)]
-    told = json.dumps({"block_configs": layers})
-    of = config(kind.HeterogeneousTransformerConfig, heterogeneous_layers_config_encoded_json=told)
+    encoded = json.dumps({"block_configs": layers})
+    of = config(kind.HeterogeneousTransformerConfig, heterogeneous_layers_config_encoded_json=encoded)
     return gpt(specs.get_gpt_heterogeneous_layer_spec(of), of)
 
 
@@ -186,10 +186,10 @@ def refused_models() -> dict[str, list[str]]:
         partial(apply_scheme, scheme=apply_scheme(gpt(), "megatron", seed=1), seed=1, initialize=False),
         model_shape,
     ]
-    return {name: [told(call, build()) for call in calls] for name, build in MODELS.items()}
+    return {name: [message_of(call, build()) for call in calls] for name, build in MODELS.items()}
 
 
-def told(call: Callable[[Any], Any], argument: Any) -> str:
+def message_of(call: Callable[[Any], Any], argument: Any) -> str:
     """The UserError's message, or nothing."""
     try:
         call(argument)
@@ -210,7 +210,7 @@ def refused_specs() -> dict[str, list[str]]:
         "layers of class OtherLayer": replace(changed_spec(), module=OtherLayer),
     }
     return {
-        name: [told(partial(with_norm_placement, norm_placement=one), spec) for one in ("pre", "post")]
+        name: [message_of(partial(with_norm_placement, norm_placement=one), spec) for one in ("pre", "post")]
         for name, spec in specs.items()
     }
 
@@ -226,11 +226,11 @@ def foreign_prescriptions() -> dict[str, str]:
     own = model_shape(gpt())
     changes = {"num_layers": own.num_layers + 1, "hidden_size": 2 * own.hidden_size, "causal": False}
     changes |= {"attention_dropout": 0.5, "seq_length": 2 * own.seq_length}
-    told_of = {}
+    messages = {}
     for name, value in changes.items():
         foreign = build_scheme("megatron", replace(own, **{name: value}))
-        told_of[name] = told(partial(apply_scheme, scheme=foreign, seed=1), gpt())
-    return told_of
+        messages[name] = message_of(partial(apply_scheme, scheme=foreign, seed=1), gpt())
+    return messages
 
 
 def failed_apply() -> tuple[bool, bool]:
@@ -240,7 +240,7 @@ def failed_apply() -> tuple[bool, bool]:
     before = vanilla_workers.loss_and_gradients(net, "gpt")
     net.zero_grad(set_to_none=True)
     net.mystery = torch.nn.Linear(4, 4, bias=False)
-    refused = "mystery.weight" in told(partial(apply_scheme, scheme="dslm", seed=SEED + 1), net)
+    refused = "mystery.weight" in message_of(partial(apply_scheme, scheme="dslm", seed=SEED + 1), net)
     del net.mystery
     again = vanilla_workers.loss_and_gradients(net, "gpt")
     return refused, all(torch.equal(again[name], value) for name, value in before.items())

@@ -164,8 +164,8 @@ def main() -> None:
     parser.add_argument("--async-save", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        told = check(args.kills, args.seed, Path(folder), ["--async-save"] if args.async_save else [])
-    print(json.dumps({"test": "kill", "seed": args.seed, "async_save": args.async_save, **told}))
+        counts = check(args.kills, args.seed, Path(folder), ["--async-save"] if args.async_save else [])
+    print(json.dumps({"test": "kill", "seed": args.seed, "async_save": args.async_save, **counts}))
 
 
 if __name__ == "__main__":

@@ -48,16 +48,16 @@ def save(ranks: RankPool, layout: Layout, folder: Path) -> None:
 def next_losses(ranks: RankPool, layout: Layout, saved: Path, place: Path) -> dict[str, dict[int, float]]:
     """The losses of iterations 4 to 6 from a checkpoint on, by name."""
     run(ranks, layout, "--load", str(saved), "--tensorboard-dir", f"{place}/board")
-    told = curves(place)
-    return {one: told[f"training/{one}"] for one in ("lm loss", "nsp loss")}
+    found = curves(place)
+    return {one: found[f"training/{one}"] for one in ("lm loss", "nsp loss")}
 
 
 def run(ranks: RankPool, layout: Layout, *extra: str) -> None:
     """A whole run, which must end well."""
     world = layout[0] * layout[1] * layout[2]
     argv = [*flags(layout), *extra]
-    told = ranks.run(world, WORKER, process_group=False, argv=argv, model="bert")
-    assert not any(code for code, _ in told), told[0][1]  # rank 0 says mistakes
+    outcomes = ranks.run(world, WORKER, process_group=False, argv=argv, model="bert")
+    assert not any(code for code, _ in outcomes), outcomes[0][1]  # rank 0 says mistakes
 
 
 def difference(losses: dict[str, dict[int, float]], reference: dict[str, dict[int, float]]) -> float:

@@ -64,17 +64,17 @@ def test_other_errors_are_no_lost_peer(error: Exception) -> None:
 
 
 def test_gloo_says_it_so(ranks: RankPool) -> None:
-    known, told = ranks.run(2, f"{WORKERS}:lose_rank_1")[0]
-    assert known, told
+    known, output = ranks.run(2, f"{WORKERS}:lose_rank_1")[0]
+    assert known, output
 
 
 def test_one_rank_that_cannot_read_stops_all(ranks: RankPool, tmp_path: Path) -> None:
     for number in (10, 20):
         checkpoint(tmp_path, number)
-    told = ranks.run(2, f"{WORKERS}:look_without_files", root=str(tmp_path))
-    assert told[0] == told[1]
-    assert told[0].startswith(f"error: --load: {tmp_path}/iter_0000020/")
-    assert "could not be read: Too many open files" in told[0]
+    outcomes = ranks.run(2, f"{WORKERS}:look_without_files", root=str(tmp_path))
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0].startswith(f"error: --load: {tmp_path}/iter_0000020/")
+    assert "could not be read: Too many open files" in outcomes[0]
     assert ranks.run(1, f"{WORKERS}:look_without_files", root=str(tmp_path)) == [f"{tmp_path}/iter_0000020"]
 
 
@@ -93,7 +93,7 @@ def saved(ranks: RankPool, corpus: None, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize(
-    ("fault", "at", "code", "told"),
+    ("fault", "at", "code", "message"),
     [
         ("memory", [1], 1, "rank 1, iteration 0: RuntimeError: [enforce fail at alloc_cpu.cpp"),
         ("bug", [1], 1, "rank 1, iteration 0: ValueError: too many values to unpack"),
@@ -102,7 +102,7 @@ def saved(ranks: RankPool, corpus: None, tmp_path_factory: pytest.TempPathFactor
     ],
 )
 def test_what_stops_a_load_is_told_as_what_it_is(
-    ranks: RankPool, saved: Path, fault: str, at: list[int], code: int, told: str
+    ranks: RankPool, saved: Path, fault: str, at: list[int], code: int, message: str
 ) -> None:
     call = {"place": "load", "fault": fault, "ranks": at}
     argv = command(saved, *TP2, "--load", str(saved))
@@ -111,7 +111,7 @@ def test_what_stops_a_load_is_told_as_what_it_is(
     output = "".join(printed for _, printed in ended)
     lines = [line for line in output.splitlines() if line.startswith("pretrain_bert.py: ")]
     assert len(lines) == 1, output
-    assert lines[0].startswith(f"pretrain_bert.py: {told.format(folder=saved / 'iter_0000001')}"), output
+    assert lines[0].startswith(f"pretrain_bert.py: {message.format(folder=saved / 'iter_0000001')}"), output
     assert ("cannot be read" in output) == (code == 2)
     # torch tells of the place on the failing ranks inside its own error, which comes first.
     assert (f"in {'out_of_memory' if fault == 'memory' else fault}\n" in output) == (code == 1), output

@@ -18,7 +18,7 @@ STEPS = 24
 
 
 @pytest.mark.parametrize(
-    ("kind", "rank", "iteration", "told"),
+    ("kind", "rank", "iteration", "message"),
     [
         ("die", "0", 5, "rank 0, iteration 5: its process died"),
         pytest.param("die", "1", 5, "rank 1, iteration 5: its process died", marks=pytest.mark.slow),
@@ -33,7 +33,7 @@ STEPS = 24
     ],
 )
 def test_a_broken_rank_ends_the_job_and_is_named(
-    corpus: None, tmp_path: Path, kind: str, rank: str, iteration: int, told: str
+    corpus: None, tmp_path: Path, kind: str, rank: str, iteration: int, message: str
 ) -> None:
     fault = environment_of_fault(kind, rank, iteration, tmp_path)
     run = Run(command(tmp_path, 400, *TP2), program=FAULTY, **fault)
@@ -43,7 +43,7 @@ def test_a_broken_rank_ends_the_job_and_is_named(
     seconds = time.time() - float((tmp_path / "fault").read_text())
     assert code != 0
     assert len(facts(output)) == 1, output
-    assert re.match(f"pretrain_bert.py: {told}", facts(output)[0]), output
+    assert re.match(f"pretrain_bert.py: {message}", facts(output)[0]), output
     assert output.count(f"\n{BUG}") == (kind == "bug"), f"the traceback's last line\n{output}"
     if kind in ("bug", "mistake"):
         assert re.search(rf"exitcode *: {2 if kind == 'mistake' else 1}\b", output), output

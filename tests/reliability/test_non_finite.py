@@ -31,8 +31,8 @@ def test_a_bad_step_changes_nothing_on_any_rank(
 ) -> None:
     batch = 4 if layout in ([], TP2, PP2) else 8
     argv = command(*layout, "--global-batch-size", str(batch))
-    told = ranks.run(world_size, f"{WORKERS}:weights_around_a_bad_step", argv=argv, model="bert")
-    for one in told:
+    results = ranks.run(world_size, f"{WORKERS}:weights_around_a_bad_step", argv=argv, model="bert")
+    for one in results:
         assert one["changed"] == [True, False, True]
         assert [math.isfinite(norm) for norm in one["norm"]] == [True, False, True]
         assert one["skipped"] == 1
@@ -68,8 +68,8 @@ def test_a_run_stops_and_names_the_iteration(
 ) -> None:
     argv = command("--global-batch-size", "4", "--save", f"{tmp_path}/save", "--save-interval", "2", *layout)
     worker = f"{WORKERS}:run_with_a_bad_loss"
-    told = ranks.run(world_size, worker, process_group=False, argv=argv, model="bert", at=[6])
-    assert [code for code, _ in told] == [1] * world_size
-    line = told[-1][1].splitlines()[-1]
+    outcomes = ranks.run(world_size, worker, process_group=False, argv=argv, model="bert", at=[6])
+    assert [code for code, _ in outcomes] == [1] * world_size
+    line = outcomes[-1][1].splitlines()[-1]
     assert line.startswith("pretrain_bert.py: stopped: iteration 3: gradient norm nan, lm loss nan")
     assert [path.name for path in (tmp_path / "save").glob("iter*")] == ["iter_0000002"], "nothing is saved of it"

@@ -58,19 +58,19 @@ FOREIGN: dict[str, Callable[[Path, Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("told", FOREIGN)
-def test_a_foreign_checkpoint_is_refused(ranks: RankPool, saved: Path, tmp_path: Path, told: str) -> None:
+@pytest.mark.parametrize("message", FOREIGN)
+def test_a_foreign_checkpoint_is_refused(ranks: RankPool, saved: Path, tmp_path: Path, message: str) -> None:
     root = tmp_path / "run"
     shutil.copytree(saved, root)
     folder = root / "iter_0000002"
-    FOREIGN[told](folder, tmp_path)
+    FOREIGN[message](folder, tmp_path)
     poison.sign(folder)
     code, output = run(ranks, "--load", str(root))
     assert code == 2, output
     assert "Traceback" not in output
     (line,) = [line for line in output.splitlines() if line.startswith("pretrain_bert.py: ")]
     assert line.startswith(f"pretrain_bert.py: error: --load: {folder} cannot be read"), output
-    assert told in line
+    assert message in line
 
 
 @pytest.mark.parametrize(("place", "flag"), PAIRS)

@@ -62,9 +62,9 @@ print(saved_iterations(root))
 @pytest.mark.parametrize("name", [DATA, MANIFEST])
 def test_a_read_error_is_not_damage(mounts: None, tmp_path: Path, name: str) -> None:
     folders = {number: checkpoint(tmp_path, number) for number in (10, 20)}
-    told = with_read_error(folders[20] / name, "-c", LOOK, str(tmp_path))
-    assert told.returncode == 0, told.stderr
-    sizes, digests, found, left = told.stdout.splitlines()
+    looked = with_read_error(folders[20] / name, "-c", LOOK, str(tmp_path))
+    assert looked.returncode == 0, looked.stderr
+    sizes, digests, found, left = looked.stdout.splitlines()
     error = f"{folders[20] / name} could not be read: Input/output error"
     assert digests.startswith(error)
     if name == MANIFEST:

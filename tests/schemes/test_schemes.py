@@ -115,7 +115,7 @@ def test_residual_coefficients(options: SchemeOptions, expected: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (SchemeOptions(k=500.0), "k 500 with alpha 1"),
         (SchemeOptions(k=-1.0), "k -1"),
@@ -123,8 +123,8 @@ def test_residual_coefficients(options: SchemeOptions, expected: float) -> None:
         (SchemeOptions(lambda_sq=1.2), "lambda_sq 1.2 and beta_sq -0.2"),
     ],
 )
-def test_impossible_coefficients_are_refused(options: SchemeOptions, told: str) -> None:
-    with pytest.raises(OptionError, match=told):
+def test_impossible_coefficients_are_refused(options: SchemeOptions, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
         build_scheme("dslm", shape(), options)
 
 

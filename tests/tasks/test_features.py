@@ -18,7 +18,7 @@ class Characters:
         return [self.tokenize(text) for text in texts]
 
 
-def told(first: str, second: str | None, length: int, *, cut_first_only: bool = False) -> tuple[str, str]:
+def packed(first: str, second: str | None, length: int, *, cut_first_only: bool = False) -> tuple[str, str]:
     """The sequence with [CLS] as < and [SEP] as |, and its segments."""
     ids, types = encode(Characters(), first, second, length, cut_first_only=cut_first_only)
     return "".join({1000: "<", 1001: "|"}.get(one) or chr(one) for one in ids), "".join(map(str, types))
@@ -37,7 +37,7 @@ def told(first: str, second: str | None, length: int, *, cut_first_only: bool = 
     ],
 )
 def test_the_longer_text_is_cut(first: str, second: str | None, length: int, expected: tuple[str, str]) -> None:
-    assert told(first, second, length) == expected
+    assert packed(first, second, length) == expected
 
 
 def test_cutting_one_token_at_a_time_gives_the_same() -> None:
@@ -46,12 +46,12 @@ def test_cutting_one_token_at_a_time_gives_the_same() -> None:
             left = [a, b]
             while sum(left) > 7:
                 left[0 if left[0] > left[1] else 1] -= 1
-            assert told("a" * a, "b" * b, 10)[0] == f"<{'a' * left[0]}|{'b' * left[1]}|"
+            assert packed("a" * a, "b" * b, 10)[0] == f"<{'a' * left[0]}|{'b' * left[1]}|"
 
 
 def test_question_and_option_are_never_cut() -> None:
-    assert told("article", "q opt", 10, cut_first_only=True) == ("<ar|q opt|", "0000111111")
-    assert told("article", "q option", 11, cut_first_only=True)[0] == "<|q option|"
+    assert packed("article", "q opt", 10, cut_first_only=True) == ("<ar|q opt|", "0000111111")
+    assert packed("article", "q option", 11, cut_first_only=True)[0] == "<|q option|"
     example = Example("high1.txt-0", (("article", "short"), ("article", "q option")), 0.0)
     check_lengths(Characters(), [example], 11)
     assert [len(ids) for ids, _ in encode_example(Characters(), example, 11, cut_first_only=True)] == [11, 11]

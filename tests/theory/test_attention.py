@@ -110,12 +110,12 @@ def test_the_closed_form_holds_where_it_does_not_warn(point: Point) -> None:
 
 
 @pytest.mark.parametrize(
-    ("hidden", "head", "std", "told"),
+    ("hidden", "head", "std", "message"),
     [(128, 8, 1.0, "heads of 8"), (64, 64, 1.5, "across the keys"), (18, 16, 1.38, "up to 2.88")],
 )
-def test_beyond_it_warns(hidden: int, head: int, std: float, told: str) -> None:
+def test_beyond_it_warns(hidden: int, head: int, std: float, message: str) -> None:
     inside = Point(64, 16, 64, r=0.0, rg=0.0, std=1.38, p=0.0)
-    with pytest.warns(OutsideTheoryWarning, match=told):
+    with pytest.warns(OutsideTheoryWarning, match=message):
         _ = replace(inside, hidden_size=hidden, head_size=head, std=std).predicted
     with warnings.catch_warnings():
         warnings.simplefilter("error", OutsideTheoryWarning)

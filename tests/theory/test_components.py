@@ -210,7 +210,7 @@ def test_moments_keep_their_means_over_positions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "message"),
     [
         (lambda: check_correlation(-0.2, 11), r"-0\.2"),
         (lambda: Moments.correlated(1.0, 1.5), "1.5"),
@@ -233,8 +233,8 @@ def test_moments_keep_their_means_over_positions() -> None:
         (lambda: Activation("relu").forward(Moments(np.array([1.0, 2.0]), np.eye(2))), "one variance"),
     ],
 )
-def test_values_outside_the_domain_are_refused(call: object, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_values_outside_the_domain_are_refused(call: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         call()  # type: ignore[operator]
 
 

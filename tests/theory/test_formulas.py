@@ -127,7 +127,7 @@ def test_correlation_goes_to_its_fixed_point(dropout: float, fixed_point: float)
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "message"),
     [
         (lambda: second_moment("tanh", 1.0), "tanh"),
         (lambda: second_moment("relu", 0.0), "positive"),
@@ -138,6 +138,6 @@ def test_correlation_goes_to_its_fixed_point(dropout: float, fixed_point: float)
         (lambda: balanced_ffn_variance("relu", False, 0.0, 0.9), "positive"),
     ],
 )
-def test_values_outside_the_domain_are_refused(call: object, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_values_outside_the_domain_are_refused(call: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         call()  # type: ignore[operator]

@@ -85,12 +85,13 @@ def test_most_documents_of_one_sentence_are_told(make: Callable[..., Any]) -> No
         (["Ab cd. Ef gh.", "山水。山水。", "山\n水"], ["--sentence-splitter", "newline"], 2),
     ):
         result = make(texts, *flags)
-        told = [line for line in result.stderr.splitlines() if line.startswith("warning")]
-        assert (result.exit_code, len(told)) == (0, bool(unsplit)), result
+        warnings = [line for line in result.stderr.splitlines() if line.startswith("warning")]
+        assert (result.exit_code, len(warnings)) == (0, bool(unsplit)), result
         if unsplit:
             splitter = flags[-1] if flags else "punkt --lang english"
-            assert f"{unsplit} of {len(texts)} documents are one sentence to --sentence-splitter {splitter}," in told[0]
-            assert "--sentence-splitter newline" in told[0]
+            problem = f"{unsplit} of {len(texts)} documents are one sentence to --sentence-splitter {splitter},"
+            assert problem in warnings[0]
+            assert "--sentence-splitter newline" in warnings[0]
 
 
 @pytest.mark.parametrize("append_eod", [0, 1])
@@ -135,7 +136,7 @@ def test_only_sentences_for_bert_are_cut(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("texts", "code", "told"),
+    ("texts", "code", "message"),
     [
         (["Ab cd. Ef gh. Ij."] * 90 + ["Ab cd."] * 10, 2, "10 of 10 documents in validation (one sentence)"),
         (["a " * 700 + ". " + "B " * 700] * 20, 0, "padded to 128\n"),
@@ -156,11 +157,11 @@ def test_a_run_ends_and_uses_what_it_says(
     tmp_path: Path,
     texts: list[str],
     code: int,
-    told: str,
+    message: str,
 ) -> None:
     assert make(texts).exit_code == 0
     data = ["--data-path", f"{tmp_path}/out_text_sentence", "--vocab-file", str(vocab)]
     argv = [*SHAPE, *TRAINING, *data]
     [(ended, printed)] = ranks.run(1, WORKER, process_group=False, timeout=60.0, argv=argv, model="bert")
     assert ended == code, printed
-    assert told in printed
+    assert message in printed

@@ -300,9 +300,9 @@ def test_bad_lines_are_counted_and_named(tool: Callable[..., Any], flags: dict[s
         assert result.exit_code == 0, result
         warnings = [line for line in result.stderr.splitlines() if line.startswith("warning")]
         assert len(warnings) == len(bad) + 1
-        for told, (number, (_, reason)) in zip(warnings, bad.items(), strict=False):
-            assert f"broken.jsonl:{number}: " in told
-            assert reason in told
+        for warning, (number, (_, reason)) in zip(warnings, bad.items(), strict=False):
+            assert f"broken.jsonl:{number}: " in warning
+            assert reason in warning
         assert "9 bad lines were skipped" in warnings[-1]
         assert len(read(tmp_path / "out_text_document")) == 4
 

@@ -40,7 +40,7 @@ def test_a_sound_step_has_no_alerts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sites", "told"),
+    ("sites", "message"),
     [
         ({"ffn": {"activation": bad(7, 9)}, "layer": {"activation": bad(7, 8)}}, "activation: layer 7, ffn (3 of 1"),
         ({"ffn": {"activation": bad(8)}, "layer": {"activation": bad(7)}}, "activation: layer 7 (3 of 1"),
@@ -56,10 +56,10 @@ def test_a_sound_step_has_no_alerts() -> None:
         ),
     ],
 )
-def test_the_first_non_finite_tensor_is_named(sites: dict, told: str) -> None:
+def test_the_first_non_finite_tensor_is_named(sites: dict, message: str) -> None:
     found = alerts(record(**sites), LIMITS)
     assert [one.kind for one in found if one.kind == "non-finite"] == ["non-finite"]
-    assert f"first non-finite {told}" in found[0].text
+    assert f"first non-finite {message}" in found[0].text
 
 
 def test_a_non_finite_weight_gradient_is_named() -> None:
@@ -77,8 +77,8 @@ def test_growth_is_measured_along_its_own_direction() -> None:
     assert rates == {"activation": pytest.approx(1.3), "gradient": pytest.approx(1.25)}
     (grown,) = alerts(up, LIMITS)
     assert grown.kind == "gradient growth"
-    told = "gradient variance grows towards the embeddings by 1.25 a layer (limit 1.02): 169 at layer 1, 1 at layer 24"
-    assert told in grown.text
+    rate = "gradient variance grows towards the embeddings by 1.25 a layer (limit 1.02): 169 at layer 1, 1 at layer 24"
+    assert rate in grown.text
     assert alerts(up, AlertLimits(growth=1.26)) == []
     vanishing = record(layer={"activation": {"variance": 0.8**depth}, "gradient": {"variance": 0.8 ** depth[::-1]}})
     (found,) = alerts(vanishing, LIMITS)
@@ -118,8 +118,8 @@ BROKEN = Alert(NON_FINITE, "first non-finite activation")
 
 def test_a_finding_is_told_once_it_stands() -> None:
     standing = StandingAlerts(warmup=20)
-    told = {iteration: standing.new(iteration, [COLLAPSE]) for iteration in range(10, 90, 10)}
-    assert {iteration: found for iteration, found in told.items() if found} == {50: [COLLAPSE]}
+    reported = {iteration: standing.new(iteration, [COLLAPSE]) for iteration in range(10, 90, 10)}
+    assert {iteration: found for iteration, found in reported.items() if found} == {50: [COLLAPSE]}
     assert standing.new(90, []) == []
     assert [len(standing.new(iteration, [COLLAPSE])) for iteration in (100, 110, 120, 130)] == [0, 0, 1, 0]
 
@@ -160,9 +160,9 @@ def test_real_runs_are_judged_by_whether_they_learn(name: str, kinds: set[str]) 
     assert (run.loss < run.unigrams - 0.5) == (not kinds)
     assert (run.loss > run.unigrams - 0.1) == bool(kinds)
     standing = StandingAlerts(run.warmup)
-    told = [alert for one in run.records for alert in standing.new(one.iteration, alerts(one, LIMITS))]
-    assert {alert.kind for alert in told} == kinds
-    assert all("layer" in alert.text and "what usually helps" in alert.text for alert in told)
+    reported = [alert for one in run.records for alert in standing.new(one.iteration, alerts(one, LIMITS))]
+    assert {alert.kind for alert in reported} == kinds
+    assert all("layer" in alert.text and "what usually helps" in alert.text for alert in reported)
 
 
 def test_without_patience_a_healthy_run_would_be_called_sick() -> None:

@@ -43,11 +43,11 @@ def test_losses_are_read_with_their_baselines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("loss", "told"),
+    ("loss", "message"),
     [(4.9, "0.052 nats below unigrams (4.952): hardly more than"), (5.0, "0.048 nats above unigrams (4.952): hardly")],
 )
-def test_a_plateau_is_called_one(loss: float, told: str) -> None:
-    assert told in loss_in_words(LossCurves("lm loss", {"validation": [(10, loss)]}, {"unigrams": 4.952}))
+def test_a_plateau_is_called_one(loss: float, message: str) -> None:
+    assert message in loss_in_words(LossCurves("lm loss", {"validation": [(10, loss)]}, {"unigrams": 4.952}))
 
 
 def test_a_folder_without_losses_has_none(tmp_path: Path) -> None:
@@ -65,9 +65,9 @@ def test_the_command_draws_both_and_says_what_is_there(tmp_path: Path, capsys: p
         writer.write(step(iteration))
     write_losses(tmp_path)
     assert main(["trace", "history", str(tmp_path)]) == 0
-    told = capsys.readouterr().out.splitlines()
-    assert told[1] == f"wrote {tmp_path / 'loss_over_baselines.png'}"
-    assert told[2].startswith("lm loss 4.500 at iteration 10")
-    assert told[3] == signal_in_words(step(20))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == f"wrote {tmp_path / 'loss_over_baselines.png'}"
+    assert lines[2].startswith("lm loss 4.500 at iteration 10")
+    assert lines[3] == signal_in_words(step(20))
     for name in ("signal_over_training", "loss_over_baselines"):
         assert (tmp_path / f"{name}.png").stat().st_size > 5_000

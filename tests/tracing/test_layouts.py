@@ -40,7 +40,7 @@ def numbers(values: list[float | None]) -> np.ndarray:
     return np.array([np.nan if value is None else value for value in values])
 
 
-def check_same(found: dict[str, Any], expected: dict[str, Any], told: str, ways: tuple[str, ...]) -> None:
+def check_same(found: dict[str, Any], expected: dict[str, Any], label: str, ways: tuple[str, ...]) -> None:
     """Every statistic of every site within SMALL, and no site that measured nothing in one of the two only."""
     assert found["sites"].keys() == expected["sites"].keys()
     for name, site in expected["sites"].items():
@@ -50,19 +50,19 @@ def check_same(found: dict[str, Any], expected: dict[str, Any], told: str, ways:
             for quantity in QUANTITIES:
                 a, b = numbers(ours[quantity]), numbers(theirs[quantity])
                 scale = {"mean": deviation, "correlation": np.ones_like(b)}.get(quantity, np.abs(b))
-                where = f"{told}: {name} {way} {quantity}"
+                where = f"{label}: {name} {way} {quantity}"
                 assert np.array_equal(np.isnan(a), np.isnan(b)), where
                 assert np.all(np.isnan(a) | (np.abs(a - b) <= SMALL * scale + 1e-30)), f"{where}: {a} {b}"
 
 
-def check_same_weights(found: dict[str, Any], expected: dict[str, Any], told: str, quantities: Any) -> None:
+def check_same_weights(found: dict[str, Any], expected: dict[str, Any], label: str, quantities: Any) -> None:
     assert found.keys() == expected.keys()
     for name, weight in expected.items():
         for quantity in quantities:
             # Gradients themselves differ between layouts by fp32 summation; Adam's first update is nearly their sign.
             tolerance = {"gradient_norm": 1e-4, "gradient_variance": 2e-4, "update_ratio": 1e-3}.get(quantity, SMALL)
             a, b = numbers(found[name][quantity]), numbers(weight[quantity])
-            assert np.allclose(a, b, rtol=tolerance, atol=1e-12, equal_nan=True), f"{told}: {name} {quantity}: {a} {b}"
+            assert np.allclose(a, b, rtol=tolerance, atol=1e-12, equal_nan=True), f"{label}: {name} {quantity}: {a} {b}"
 
 
 @pytest.mark.slow

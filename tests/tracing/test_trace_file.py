@@ -52,7 +52,7 @@ def test_a_run_that_goes_on_drops_what_it_will_write_again(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (None, "does not exist"),
         ("", "is empty"),
@@ -62,10 +62,10 @@ def test_a_run_that_goes_on_drops_what_it_will_write_again(tmp_path: Path) -> No
         ('{"title": "x"}\n', "not the header of a trace"),
     ],
 )
-def test_a_file_that_is_no_trace_is_named(tmp_path: Path, content: str | None, told: str) -> None:
+def test_a_file_that_is_no_trace_is_named(tmp_path: Path, content: str | None, message: str) -> None:
     if content is not None:
         (tmp_path / "trace.jsonl").write_text(content)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         read_header(tmp_path)
 
 

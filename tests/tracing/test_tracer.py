@@ -148,7 +148,7 @@ def test_bf16_is_measured_in_its_own_precision(ranks: RankPool, corpus: None) ->
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "feature"),
     [
         ({"num_moe_experts": 4}, "mixture of experts"),
         ({"calculate_per_token_loss": True}, "calculate_per_token_loss"),
@@ -160,9 +160,9 @@ def test_bf16_is_measured_in_its_own_precision(ranks: RankPool, corpus: None) ->
     ],
 )
 def test_modes_that_are_not_covered_are_refused_by_name(
-    ranks: RankPool, corpus: None, change: dict[str, object], told: str
+    ranks: RankPool, corpus: None, change: dict[str, object], feature: str
 ) -> None:
-    with pytest.raises(RankError, match=f"tracing does not cover {told}"):
+    with pytest.raises(RankError, match=f"tracing does not cover {feature}"):
         ranks.run(1, f"{WORKERS}:trace_changed", argv=argv_of("gpt"), model="gpt", change=change)
 
 

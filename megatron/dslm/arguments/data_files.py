@@ -12,7 +12,7 @@ import numpy as np
 from dslm_patches.errors import UserError
 from megatron.dslm.data.content import BLEND_PERIOD
 from megatron.dslm.data.tokenizer import build_tokenizer
-from megatron.dslm.data.usable_documents import DocumentCounts, count_documents, told
+from megatron.dslm.data.usable_documents import DocumentCounts, count_documents, describe_unused
 
 _MAGIC = b"MMIDIDX\x00\x00"
 _HEADER_BYTES = len(_MAGIC) + 25
@@ -163,8 +163,8 @@ def _check_splits(flag: str, prefix: str, index: _Index, whole: str | None, args
             counts = count_documents(index.lengths, index.ends, begin, end, pairs=not args.bert_no_binary_head)
             if counts.unused == counts.documents:
                 raise UserError(
-                    f"{flag}: {prefix} has no document for {split} that BERT can use: {told({split: counts})}; "
-                    f"{_way_out(counts, args)}"
+                    f"{flag}: {prefix} has no document for {split} that BERT can use: "
+                    f"{describe_unused({split: counts})}; {_way_out(counts, args)}"
                 )
             args.document_counts[split] = args.document_counts.get(split, DocumentCounts()) + counts
 

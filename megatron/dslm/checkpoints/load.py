@@ -47,9 +47,9 @@ def newest_checkpoint(args: Namespace, root: str, flag: str, say: Callable[[str]
             its place: the run would silently go back.
     """
     problems: list[str] = []
-    for iteration in _told(flag, _first_looks(args, partial(saved_iterations, root))):
+    for iteration in _checked(flag, _first_looks(args, partial(saved_iterations, root))):
         folder = iteration_folder(root, iteration)
-        problem = _told(flag, _first_looks(args, partial(check_sizes, folder)) or _first_problem(args, folder))
+        problem = _checked(flag, _first_looks(args, partial(check_sizes, folder)) or _first_problem(args, folder))
         if problem is None:
             if args.rank == args.world_size - 1:
                 for skipped in problems:
@@ -86,7 +86,7 @@ def _looked(look: Callable[[], Any]) -> Any:
         return error
 
 
-def _told(flag: str, found: Any) -> Any:
+def _checked(flag: str, found: Any) -> Any:
     """What was found by `_looked`, on all ranks, unless it could not look."""
     if isinstance(found, Exception):
         raise UnreadError(f"{flag}: {found}")

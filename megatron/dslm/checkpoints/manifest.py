@@ -60,10 +60,10 @@ def read_manifest(folder: str) -> dict[str, dict[str, Any]]:
         missing = [name for name in _NEEDED if name not in files]
         if missing:
             raise UserError(f"does not name {', '.join(missing)}")
-        for name, told in files.items():
+        for name, entry in files.items():
             if os.path.basename(name) != name or name in ("", ".", ".."):
                 raise UserError(f"names {name!r}, which is not a file in it")
-            int(told["bytes"]), str(told["sha256"])
+            int(entry["bytes"]), str(entry["sha256"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"its {MANIFEST} is damaged ({error})") from None
     return dict(files)
@@ -71,9 +71,9 @@ def read_manifest(folder: str) -> dict[str, dict[str, Any]]:
 
 def require_sizes(folder: str, files: dict[str, dict[str, Any]]) -> None:
     """Raises OSError where a file is not here in full length: other ranks wrote it to a disk of their own."""
-    for name, told in files.items():
+    for name, entry in files.items():
         path = os.path.join(folder, name)
-        if not os.path.isfile(path) or os.path.getsize(path) != told["bytes"]:
+        if not os.path.isfile(path) or os.path.getsize(path) != entry["bytes"]:
             raise OSError(f"{path} is not here as it was written: --save must be a folder that all ranks share")
 
 
@@ -86,10 +86,10 @@ def check_sizes(folder: str) -> str | None:
     if os.path.islink(folder):
         return "it is a link: links are not followed"
     try:
-        for name, told in read_manifest(folder).items():
+        for name, entry in read_manifest(folder).items():
             size = _regular_size(folder, name)
-            if size != told["bytes"]:
-                return f"its {name} has {size} bytes of {told['bytes']}"
+            if size != entry["bytes"]:
+                return f"its {name} has {size} bytes of {entry['bytes']}"
     except UnreadError:
         raise
     except UserError as error:

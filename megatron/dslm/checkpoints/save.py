@@ -107,7 +107,7 @@ class Save:
         return queue.get_num_unfinalized_calls() == 0
 
     def _publish(self) -> None:
-        digests = {name: told for part in from_all_ranks(self._writer.results.digests) for name, told in part.items()}
+        digests = {name: entry for part in from_all_ranks(self._writer.results.digests) for name, entry in part.items()}
 
         def complete() -> None:
             for problem in (self._common.problem, self._writer.problem):
@@ -132,7 +132,7 @@ class Save:
                 shutil.rmtree(self._aside, ignore_errors=True)
             if isinstance(error, SaveError):
                 raise
-            raise SaveError(from_first_rank(_told(error))) from None
+            raise SaveError(from_first_rank(_describe_failures(error))) from None
 
     def _on_first_rank(self, act: Callable[[], Any]) -> Any:
         """What `act` gives on rank 0, on all ranks; its OSError as SaveError on all of them."""
@@ -148,8 +148,8 @@ class Save:
         return given
 
 
-def _told(error: CheckpointException) -> str:
+def _describe_failures(error: CheckpointException) -> str:
     """What went wrong on which ranks, as the rank knows that collects it."""
     causes = {rank: one[0].__cause__ or one[0] for rank, one in sorted(error.failures.items())}
-    told = {rank: f"{cause}" if isinstance(cause, OSError) else repr(cause) for rank, cause in causes.items()}
-    return "; ".join(f"rank {rank}: {cause}" for rank, cause in told.items())
+    messages = {rank: f"{cause}" if isinstance(cause, OSError) else repr(cause) for rank, cause in causes.items()}
+    return "; ".join(f"rank {rank}: {cause}" for rank, cause in messages.items())

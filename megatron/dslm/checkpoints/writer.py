@@ -107,7 +107,7 @@ def _write(transforms: list[Any], buckets: list[Any], results: Results) -> None:
         written = list(pool.map(partial(_write_file, transforms), range(len(buckets)), buckets))
     failure = next((outcome for outcome, _ in written if isinstance(outcome, Exception)), None)
     by_number = dict(enumerate(outcome for outcome, _ in written))
-    results.put(failure or by_number, {name: told for _, (name, told) in written if told is not None})
+    results.put(failure or by_number, {name: entry for _, (name, entry) in written if entry is not None})
 
 
 def _write_file(transforms: list[Any], number: int, bucket: Any) -> tuple[Any, tuple[str, dict[str, Any] | None]]:

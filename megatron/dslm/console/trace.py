@@ -128,8 +128,8 @@ def _chosen(run: Path, records: "Sequence[TraceRecord]", iterations: list[int] |
     known = {one.iteration: one for one in records}
     missing = [iteration for iteration in iterations if iteration not in known]
     if missing:
-        told = ", ".join(map(str, list(known)[:12])) + (", ..." if len(known) > 12 else "")
-        raise UserError(f"{run} has no traced iteration {missing[0]}: it has {told}")
+        shown = ", ".join(map(str, list(known)[:12])) + (", ..." if len(known) > 12 else "")
+        raise UserError(f"{run} has no traced iteration {missing[0]}: it has {shown}")
     return [known[iteration] for iteration in iterations]
 
 
@@ -143,12 +143,12 @@ def summary(record: "TraceRecord") -> list[str]:
         for way in ("activation", "gradient"):
             statistics = getattr(site, way)
             v, r = statistics.variance, statistics.correlation
-            told = f"  iteration {record.iteration:<6} {name:<15}{way:<11}variance {v[0]:.4g}"
+            line = f"  iteration {record.iteration:<6} {name:<15}{way:<11}variance {v[0]:.4g}"
             if len(v) > 1:
-                told += f" .. {v[-1]:.4g} (lowest {v.min():.4g}, highest {v.max():.4g})"
+                line += f" .. {v[-1]:.4g} (lowest {v.min():.4g}, highest {v.max():.4g})"
             if r[-1] == r[-1]:
-                told += f"  correlation {r[0]:.3f}" + (f" .. {r[-1]:.3f}" if len(r) > 1 else "")
-            lines.append(told + (f"  growth {rates[way]:.4f} a layer" if name == "layer" else ""))
+                line += f"  correlation {r[0]:.3f}" + (f" .. {r[-1]:.3f}" if len(r) > 1 else "")
+            lines.append(line + (f"  growth {rates[way]:.4f} a layer" if name == "layer" else ""))
     return lines
 
 

@@ -42,7 +42,7 @@ class Baselines:
     bigrams: float | None
     train_tokens: int
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """A line for the summary."""
         pairs = "" if self.bigrams is None else f", bigrams {self.bigrams:.3f}"
         return f"unigrams {self.unigrams:.3f}{pairs} nats a validation token, by {self.train_tokens:,} training tokens"
@@ -92,8 +92,8 @@ def _path(args: Namespace, train: Sequence[Part], valid: Sequence[Part], pairs: 
     """Named after all that the figures follow from."""
     of = [[[part.content, part.edges] for part in parts] for parts in (train, valid)]
     weights = [split_blend(getattr(args, parts[0].name))[1] for parts in (train, valid)]
-    told = json.dumps([_VERSION, MOST_TOKENS, PRIOR, pairs, args.tokenizer.vocab_size, of, weights])
-    return os.path.join(cache, f"baselines-{hashlib.blake2b(told.encode(), digest_size=16).hexdigest()}.json")
+    key = json.dumps([_VERSION, MOST_TOKENS, PRIOR, pairs, args.tokenizer.vocab_size, of, weights])
+    return os.path.join(cache, f"baselines-{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.json")
 
 
 def _read(path: str) -> Baselines | None:

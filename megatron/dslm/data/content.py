@@ -64,8 +64,10 @@ def describe_data(args: Namespace) -> None:
         for number, prefix in enumerate(of):
             first = next((one for one in of[:number] if args.data_content[one] == args.data_content[prefix]), None)
             if first is not None:  # each would start with the same samples, masked the same way
-                told = f"{prefix} twice" if first == prefix else f"{first} and {prefix}, which hold the same data"
-                raise UserError(f"{spelled(name)} names {told}: that only repeats samples; give it once, with a weight")
+                repeated = f"{prefix} twice" if first == prefix else f"{first} and {prefix}, which hold the same data"
+                raise UserError(
+                    f"{spelled(name)} names {repeated}: that only repeats samples; give it once, with a weight"
+                )
     args.contents = {
         name: [[args.data_content[prefix] for prefix in of], weights] for name, (of, weights) in blends.items()
     }

@@ -81,10 +81,10 @@ def parse_chunk(
         try:
             yield _parse_line(line, keys)
         except ValueError as error:
-            told = f"{chunk.path}:{line_number}: {error}"
+            message = f"{chunk.path}:{line_number}: {error}"
             if skipped is None:
-                raise BadLineError(told) from error
-            skipped(told)
+                raise BadLineError(message) from error
+            skipped(message)
 
 
 def _parse_line(line: bytes, keys: Sequence[str]) -> list[str]:

@@ -64,7 +64,7 @@ def count_documents(lengths: np.ndarray, ends: np.ndarray, begin: int, end: int,
     return counts
 
 
-def told(counts: dict[str, DocumentCounts]) -> str:
+def describe_unused(counts: dict[str, DocumentCounts]) -> str:
     """What is not used of each split, in words; "" where all of it is."""
     parts = []
     for split, one in counts.items():

@@ -102,8 +102,8 @@ def _status(identity: dict[str, Any]) -> str | None:
 
 
 def _machine() -> str:
-    told = [socket.gethostname()]
+    parts = [socket.gethostname()]
     for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
         with contextlib.suppress(OSError):
-            told.append(os.readlink(path) if path.endswith("pid") else Path(path).read_text().strip())
-    return " ".join(told)
+            parts.append(os.readlink(path) if path.endswith("pid") else Path(path).read_text().strip())
+    return " ".join(parts)

@@ -109,7 +109,7 @@ class Watch:
         said = f"{trace}{self._program}: {line}"
         patience = time.monotonic() + (2 * _BEAT_SECONDS if speaker not in (None, self._rank) else 0.0)
         try:
-            while time.monotonic() < patience and not self._told():
+            while time.monotonic() < patience and not self._is_ending():
                 time.sleep(_BEAT_SECONDS / 10)
             return self._end(said, code)
         except RuntimeError:
@@ -124,7 +124,7 @@ class Watch:
         """A collective broke, so another rank is gone or failed: waits until it is known which. The exit code."""
         deadline = time.monotonic() + _SILENT_SECONDS + 5 * _BEAT_SECONDS
         try:
-            while time.monotonic() < deadline and not self._told():
+            while time.monotonic() < deadline and not self._is_ending():
                 for rank, beat in self._all_beats().items():
                     if rank != self._rank and diagnosis.is_gone(beat):
                         self._declare(rank, beat, "its process died")
@@ -140,7 +140,7 @@ class Watch:
                 with self._speaking:
                     if not self._left:
                         self._store.set(f"beat/{self._rank}", json.dumps(self._own_beat()))
-                self._leave_if_told()
+                self._leave_if_ending()
                 self._listen_to((self._rank + 1) % self._world)
                 if self._rank == 0 and self._is_idle():
                     self._judge()
@@ -153,18 +153,18 @@ class Watch:
             except Exception as error:  # a watch that fell asleep would look like a dead rank
                 _say(f"{self._program}: warning: watch of rank {self._rank}: {error!r}")
 
-    def _leave_if_told(self) -> None:
-        if not self._told():
+    def _leave_if_ending(self) -> None:
+        if not self._is_ending():
             return
-        told = json.loads(self._store.get(_ENDING))
-        blamed = told["blamed"]
+        ending = json.loads(self._store.get(_ENDING))
+        blamed = ending["blamed"]
         if self._ended.wait(_BEAT_SECONDS if blamed else _GRACE_SECONDS):
             return
         if blamed and blamed["pid"] != self._me["pid"] and not diagnosis.is_gone(blamed):
             with contextlib.suppress(OSError):
                 if diagnosis.is_here(blamed):  # stopped, it cannot end itself
                     os.kill(blamed["pid"], signal.SIGKILL)
-        _exit(told["code"])
+        _exit(ending["code"])
 
     def _listen_to(self, rank: int) -> None:
         beat = self._beat_of(rank)
@@ -184,8 +184,8 @@ class Watch:
     def _own_beat(self) -> dict[str, Any]:
         idle = time.monotonic() - self._got_on
         waits, place = diagnosis.main_thread_place() if idle > self._limit / 2 else (False, "")
-        told = {"iteration": self.iteration, "beats": self._beats, "time": time.time(), "waits": waits, "place": place}
-        return {**self._me, **told}
+        state = {"iteration": self.iteration, "beats": self._beats, "time": time.time(), "waits": waits, "place": place}
+        return {**self._me, **state}
 
     def _is_idle(self) -> bool:
         if not self._watched or self._world == 1 or not self._limit:
@@ -210,7 +210,7 @@ class Watch:
             _say(line)
         return int(json.loads(first)["code"])
 
-    def _told(self) -> bool:
+    def _is_ending(self) -> bool:
         return bool(self._store.check([_ENDING]))
 
     def _beat_of(self, rank: int) -> dict[str, Any] | None:

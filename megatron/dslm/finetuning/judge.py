@@ -88,8 +88,8 @@ class Judge:
         return iteration * self._args.global_batch_size / len(files[0][1]) if files else 0.0
 
     def _say(self, iteration: int, name: str, metrics: dict[str, float]) -> None:
-        told = " | ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
-        self._progress.say(f"{name} at iteration {iteration} (epoch {self._epoch(iteration):.2f}): {told}")
+        summary = " | ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
+        self._progress.say(f"{name} at iteration {iteration} (epoch {self._epoch(iteration):.2f}): {summary}")
         self._progress.scalars(name, metrics, iteration)
 
     def _kept_history(self, iteration: int) -> list[dict[str, Any]]:
@@ -103,11 +103,11 @@ class Judge:
         if self._folder is None:
             return
         args = self._args
-        told = {name: getattr(args, name) for name in ("task", "lr", "global_batch_size", "seed")}
-        told |= {"pretrained_checkpoint": args.pretrained_checkpoint, "train_iters": args.train_iters}
+        settings = {name: getattr(args, name) for name in ("task", "lr", "global_batch_size", "seed")}
+        settings |= {"pretrained_checkpoint": args.pretrained_checkpoint, "train_iters": args.train_iters}
         for name, value in news.items():
             merged = {**self._content.get(name, {}), **value} if name == "test" else value
             self._content[name] = merged
-        self._content = {**self._content, **told, "history": self._history}
+        self._content = {**self._content, **settings, "history": self._history}
         path = self._folder / "metrics.json"
         self._progress.guarded(lambda: write_json(path, self._content))

@@ -40,9 +40,9 @@ class Keeper:
                 return False
         self._best = score
         if self._folder is not None:
-            folder, told = self._folder, {"score": score, "valid_data": self._args.contents.get("valid_data")}
+            folder, content = self._folder, {"score": score, "valid_data": self._args.contents.get("valid_data")}
             if self._args.rank == self._args.world_size - 1:
-                self._progress.guarded(lambda: write_json(Path(self._path()), {**told, "iteration": iteration}))
+                self._progress.guarded(lambda: write_json(Path(self._path()), {**content, "iteration": iteration}))
             if self._args.rank == 0:
                 self._progress.guarded(lambda: keep_only(folder, iteration))
         return True

@@ -124,15 +124,15 @@ class Progress:
         speed = self._per_step / seconds
         means = {name: total / self._counted for name, total in self._sums.items()}
         width = len(str(args.train_iters))
-        told = " | ".join(f"{name} {value:.4f}" for name, value in means.items()) or "no finite loss"
-        told += f" | skipped {skipped}" if skipped else ""
+        summary = " | ".join(f"{name} {value:.4f}" for name, value in means.items()) or "no finite loss"
+        summary += f" | skipped {skipped}" if skipped else ""
         print(
-            f"iteration {iteration:>{width}}/{args.train_iters} | {told} | grad norm {grad_norm:.3f} | lr {lr:.3e} "
+            f"iteration {iteration:>{width}}/{args.train_iters} | {summary} | grad norm {grad_norm:.3f} | lr {lr:.3e} "
             f"| {seconds * 1000:.0f} ms | {speed:,.0f} {self._unit}/s | ETA {left}",
             flush=True,
         )
-        told_too = {"grad norm": grad_norm, "learning rate": lr, f"{self._unit} per second": speed}
-        self.scalars("training", means | told_too | ({"skipped iterations": skipped} if skipped else {}), iteration)
+        others = {"grad norm": grad_norm, "learning rate": lr, f"{self._unit} per second": speed}
+        self.scalars("training", means | others | ({"skipped iterations": skipped} if skipped else {}), iteration)
         self._sums.clear()
         self._counted = 0
         self._logged, self._clock, self._paused = iteration, now, 0.0
@@ -141,8 +141,8 @@ class Progress:
         """Prints and writes the losses of an evaluation."""
         if not self.speaks:
             return
-        told = " | ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        print(f"{split} loss at iteration {iteration}: {sum(losses.values()):.4f} | {told}", flush=True)
+        summary = " | ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        print(f"{split} loss at iteration {iteration}: {sum(losses.values()):.4f} | {summary}", flush=True)
         self.scalars(split, {**losses, "loss": sum(losses.values())}, iteration)
 
     def close(self) -> None:

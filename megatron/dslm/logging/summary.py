@@ -12,7 +12,7 @@ from megatron.core.transformer.module import param_is_not_shared
 from dslm_patches.schemes import DepthScheme, WeightRole
 from dslm_patches.schemes.table import scheme_table
 from megatron.dslm.data.baselines import Baselines
-from megatron.dslm.data.usable_documents import told
+from megatron.dslm.data.usable_documents import describe_unused
 from megatron.dslm.models.build import padded_vocab_size
 from megatron.dslm.models.mcore_config import transformer_impl, with_cpu_kernels
 
@@ -73,7 +73,7 @@ def print_summary(
         return
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     sizes = ", ".join(f"{name} {size:,}" for name, size in samples.items())
-    unused = told(getattr(args, "document_counts", {}))  # fine-tuning has none
+    unused = describe_unused(getattr(args, "document_counts", {}))  # fine-tuning has none
     virtual = args.virtual_pipeline_model_parallel_size
     grouped = f" in {args.num_query_groups} query groups" if args.num_query_groups != args.num_attention_heads else ""
     decay = f" over {args.lr_decay_iters}" if args.lr_decay_iters != args.train_iters else ""
@@ -91,7 +91,7 @@ def print_summary(
         f"torch {torch.__version__}, megatron-core {megatron_core_version}\n"
         f"data: {sizes} samples; vocabulary {args.tokenizer.vocab_size:,} padded to {padded_vocab_size(args):,}"
         f"{f'; not used: {unused}' if unused else ''}\n"
-        f"{f'baselines: {counted.told()}{chr(10)}' if counted is not None else ''}"
+        f"{f'baselines: {counted.summary()}{chr(10)}' if counted is not None else ''}"
         f"batch: {args.global_batch_size} sequences = {args.num_microbatches} micro-batches of "
         f"{args.micro_batch_size} x {args.data_parallel_size}; {args.train_iters} iterations, lr {args.lr:g} "
         f"{args.lr_decay_style}{decay}, dropout {args.hidden_dropout:g}/{args.attention_dropout:g}, seed {args.seed}\n"
