@@ -16,6 +16,7 @@ from megatron.dslm.models.build import build_chunks, wrap_chunks
 from megatron.dslm.random_states import kept_random_states
 from megatron.dslm.training.optimization import build_optimizer, build_scheduler
 from megatron.dslm.training.step import Trainer
+from megatron.dslm.training.update import update_if_finite
 
 
 def make_trainer(argv: list[str], model: str) -> tuple[Namespace, Trainer, list[Any]]:
@@ -39,6 +40,38 @@ def train(argv: list[str], model: str, steps: int) -> list[tuple[dict[str, float
     """Losses (on the last stage) and gradient norm of the first steps."""
     _, trainer, iterators = make_trainer(argv, model)
     return [trainer.step(iterators) for _ in range(steps)]
+
+
+def updated_both_ways(argv: list[str], model: str, alone: bool) -> tuple[list[bool], int]:
+    """Whether weights, optimizer states and norms after three steps are bit for bit those of `optimizer.step`; how many
+    tensors were compared.
+
+    Args:
+        alone: the one optimizer of megatron-core's chain, rather than the chain, is asked.
+    """
+    args = parse_args(model, argv)
+    initialize_model_parallel(args)
+    module = import_module(f"megatron.dslm.models.{model}")
+    train_set = build_datasets(args, module.dataset(args))[0]
+
+    def step_of_megatron(optimizer: Any) -> tuple[bool, float]:
+        updated, norm, _ = optimizer.step()
+        return updated, norm
+
+    told = []
+    for update in (update_if_finite, step_of_megatron):
+        trainer = trainer_of(args, module, build_chunks(args, module.provide_model)[0])
+        (part,) = trainer.optimizer.chained_optimizers
+        iterators, norms = [batch_iterator(args, train_set, 0)], []
+        for _ in range(3):
+            trainer.gradients(iterators)
+            updated, norm = update(part if alone else trainer.optimizer)
+            assert updated
+            norms.append(torch.tensor(norm, dtype=torch.float64))
+        states = [one for state in part.optimizer.state.values() for one in state.values()]
+        weights = [one.detach() for chunk in trainer.chunks for one in chunk.parameters()]
+        told.append([*norms, *weights, *states])
+    return [torch.equal(*pair) for pair in zip(*told, strict=True)], len(told[0])
 
 
 def dtypes(argv: list[str], model: str) -> dict[str, torch.dtype]:

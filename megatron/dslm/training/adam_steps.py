@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from megatron.dslm.models.mcore_config import with_cpu_kernels
+from megatron.dslm.training.update import parts
 
 
 def choose_kernel(args: Namespace, optimizer: Any) -> None:
@@ -56,7 +57,7 @@ def translate_steps(loaded: dict[str, Any], optimizer: Any) -> None:
 
 
 def _inner(optimizer: Any) -> list[Any]:
-    return [one.optimizer for one in getattr(optimizer, "chained_optimizers", [optimizer])]
+    return [one.optimizer for one in parts(optimizer)]
 
 
 def _is_torchs(optimizer: Any) -> bool:

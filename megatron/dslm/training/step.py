@@ -15,6 +15,8 @@ from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.utils import get_model_config
 
+from megatron.dslm.training.update import update_if_finite
+
 Losses = dict[str, float]
 """Loss by name; empty on ranks that do not hold the last pipeline stage."""
 
@@ -45,7 +47,6 @@ class Trainer:
     beat: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
-        _update_if_finite(self.optimizer)
         config = get_model_config(self.chunks[0])
         config.grad_scale_func = self.optimizer.scale_loss
         config.finalize_model_grads_func = finalize_model_grads
@@ -75,12 +76,12 @@ class Trainer:
             for chunk in self.chunks:
                 for parameter in chunk.parameters():
                     parameter.main_grad.fill_(math.nan)
-        updated, grad_norm, _ = self.optimizer.step()
+        updated, grad_norm = update_if_finite(self.optimizer)
         if updated:
             self.scheduler.step(increment=self.args.global_batch_size)
         else:
             self.skipped += 1
-        return losses, float(grad_norm)
+        return losses, grad_norm
 
     def gradients(self, iterators: list[Iterator[Any]]) -> Losses:
         """Forward and backward over one global batch: the losses; the gradients are left for an update."""
@@ -137,22 +138,6 @@ class Trainer:
             micro_batch_size=self.args.micro_batch_size,
             forward_only=forward_only,
         )
-
-
-def _update_if_finite(optimizer: MegatronOptimizer) -> None:
-    """Makes `optimizer.step` leave weights and optimizer state alone where the gradient norm is not finite."""
-    norm = math.nan
-    measure, update = optimizer.get_grad_norm, optimizer.step_with_ready_grads
-
-    def get_grad_norm() -> float:
-        nonlocal norm
-        norm = float(measure())
-        return norm
-
-    def step_with_ready_grads() -> bool:
-        return math.isfinite(norm) and update()
-
-    optimizer.get_grad_norm, optimizer.step_with_ready_grads = get_grad_norm, step_with_ready_grads
 
 
 def _average(outputs: list[dict[str, torch.Tensor]]) -> Losses:
