@@ -91,7 +91,6 @@ def plain(shape: Shape, dtype: str) -> Step:
             model = GPTModel(config, spec, **common, position_embedding_type="learned_absolute")
         else:
             model = BertModel(config, 2, spec, **common)
-            model.in_full = True  # what our forward step asks of a model whose head is on all positions
         return [model.to(torch.cuda.current_device())]
 
     return _megatron_step(args, build, {"bert": bert, "gpt": gpt}[shape.model].forward_step)

@@ -32,12 +32,12 @@ class CpuAttention(DotProductAttention):
     """The same function by `dropout_attention`; by torch's kernel where there is neither dropout nor padding.
 
     Attributes:
-        skips_site, in_full: the tracer's: it sets `in_full` while it measures the logits at the softmax, which is
-            skipped otherwise.
+        skips_site, in_full: a tracer's, which sets `in_full` while it measures the logits at the softmax; that is
+            skipped otherwise (`dslm_patches.tracing.skipping.SkipsSite`).
     """
 
-    skips_site = "logits"
-    in_full = False
+    skips_site: str = "logits"
+    in_full: bool = False
 
     def forward(
         self,

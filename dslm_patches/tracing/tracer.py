@@ -13,6 +13,7 @@ from torch import Tensor
 from dslm_patches.tracing.names import DIRECTIONS, layers_of, tensor_names
 from dslm_patches.tracing.record import Site, SiteStatistics, TraceRecord, WeightStatistics
 from dslm_patches.tracing.sites import Probe, probes, refuse_what_is_not_covered
+from dslm_patches.tracing.skipping import SkipsSite
 from dslm_patches.tracing.sums import FIELDS, TOKEN_SQUARES, element_sums, token_sums
 from dslm_patches.tracing.weights import WeightSums
 
@@ -62,9 +63,8 @@ class Tracer:
         self._weights = WeightSums(chunks, self._num_layers) if "weights" in sites else None
         self._active = False
         self._scale = 1.0
-        # A module may skip what nobody looks at; where its site is measured, it must not.
-        modules = (module for model in models for module in model.modules())
-        self._skipping = [module for module in modules if getattr(module, "skips_site", None) in self._names]
+        modules = [module for model in models for module in model.modules()]
+        self._skipping = [one for one in modules if isinstance(one, SkipsSite) and one.skips_site in self._names]
         found = [probe for model in models for probe in probes(model, self._names)]
         self._handles = [self._hook(probe) for probe in found]
 

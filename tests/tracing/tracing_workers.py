@@ -10,6 +10,7 @@ from megatron.core.transformer.transformer_layer import TransformerLayer
 from megatron.core.utils import unwrap_model
 
 from dslm_patches.tracing import Tracer
+from dslm_patches.tracing.skipping import SkipsSite
 from megatron.dslm.arguments import parse_args
 from megatron.dslm.data.batches import batch_iterator
 from megatron.dslm.data.datasets import build_datasets
@@ -87,7 +88,8 @@ def by_hand(argv: list[str], model: str) -> dict[str, Any]:
     block.final_layernorm.register_forward_hook(keep("final_norm", len(layers) + 1))
     model_.output_layer.register_forward_hook(keep("head", len(layers) + 1))
     for module in model_.modules():
-        module.in_full = hasattr(module, "skips_site")  # as the tracer makes it
+        if isinstance(module, SkipsSite):
+            module.in_full = True  # as the tracer makes it
     before = [{n: p.detach().double() for n, p in layer.named_parameters()} for layer in layers]
     before = [{n: p.clone() for n, p in weights.items()} for weights in before]
     gradients: list[dict[str, torch.Tensor]] = []

@@ -71,7 +71,7 @@ def forward_step(data_iterator: Iterator[Any], model: Any) -> tuple[Tensor, Any]
     host = next(data_iterator)
     batch, bert = to_device(host, _BATCH_KEYS), unwrap_model(model)
     types = batch["types"] if bert.add_binary_head else None
-    if bert.post_process and not bert.in_full:
+    if isinstance(bert, LabelledBert) and bert.post_process and not bert.in_full:
         chosen = labelled(host["labels"], host["loss_mask"], *sequence_part(bert.config.sequence_parallel))
         chosen = chosen.to(batch["text"].device)
         output = model(batch["text"], batch["padding_mask"], tokentype_ids=types, labelled=chosen)

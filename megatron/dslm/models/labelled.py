@@ -52,11 +52,12 @@ class LabelledBert(BertModel):
     """megatron-core's BertModel with the head on chosen rows where `labelled` is given; otherwise on all positions.
 
     Attributes:
-        skips_site, in_full: the tracer's: it sets `in_full` while it measures the head, which asks for all positions.
+        skips_site, in_full: the tracer's, which sets `in_full` while it measures the head, on all positions then
+            (`dslm_patches.tracing.skipping.SkipsSite`).
     """
 
-    skips_site = "head"
-    in_full = False
+    skips_site: str = "head"
+    in_full: bool = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
