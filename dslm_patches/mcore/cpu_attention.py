@@ -1,11 +1,13 @@
 """megatron-core's attention of the local spec, on CPU."""
 
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from megatron.core import tensor_parallel
+from megatron.core.transformer.attention import SelfAttention
 from megatron.core.transformer.dot_product_attention import DotProductAttention
 from megatron.core.transformer.enums import AttnMaskType
 from torch import Tensor, nn
@@ -20,11 +22,8 @@ Seen = tuple[Tensor, Tensor]
 
 
 def use_cpu_attention(core: nn.Module) -> None:
-    """Makes a DotProductAttention a CpuAttention, if it is megatron-core's own and of a kind that this covers."""
-    if type(core) is not DotProductAttention or core.softmax_offset is not None:
-        return
-    softmax: Any = core.scale_mask_softmax
-    if softmax.window_size is None and softmax.scale is None:
+    """Makes a DotProductAttention that is built already a CpuAttention, if it is megatron-core's own."""
+    if type(core) is DotProductAttention:
         core.__class__ = CpuAttention  # built, named and loaded as it was: only what it does is another
 
 
@@ -50,7 +49,7 @@ class CpuAttention(DotProductAttention):
         packed_seq_params: Any = None,
     ) -> Tensor:
         """Context [s, b, heads hn] of query [s, b, heads, hn] and key and value [sk, b, groups, hn]."""
-        covered = attention_bias is None and packed_seq_params is None
+        covered = attention_bias is None and packed_seq_params is None and self._is_plain()
         if not covered or query.dtype not in (torch.float32, torch.bfloat16) or query.device.type != "cpu":
             return super().forward(query, key, value, attention_mask, attn_mask_type, attention_bias, packed_seq_params)
         repeat = self.num_attention_heads_per_partition // self.num_query_groups_per_partition
@@ -60,6 +59,11 @@ class CpuAttention(DotProductAttention):
             return self._attend(query, key, value, attention_mask)
         with tensor_parallel.get_cuda_rng_tracker().fork():
             return self._attend(query, key, value, attention_mask)
+
+    def _is_plain(self) -> bool:
+        """Whether it has neither attention sinks nor a sliding window nor a scale inside the softmax."""
+        softmax: Any = self.scale_mask_softmax
+        return self.softmax_offset is None and softmax.window_size is None and softmax.scale is None
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         p = self.attention_dropout.p if self.training else 0.0
@@ -81,6 +85,18 @@ class CpuAttention(DotProductAttention):
         q, k, v = (one.permute(1, 2, 0, 3) for one in (query, key, value))
         weights = dropout(self.scale_mask_softmax(q @ k.transpose(2, 3) * self.softmax_scale, mask), p)
         return (weights @ v).permute(2, 0, 1, 3).reshape(*query.shape[:2], -1)
+
+
+class CpuSelfAttention(SelfAttention):
+    """megatron-core's self-attention around a CpuAttention, where its spec names a DotProductAttention.
+
+    The spec goes on naming that: BertModel looks there for whether its masks are to be whole matrices.
+    """
+
+    def __init__(self, *args: Any, submodules: Any, **kwargs: Any) -> None:
+        if submodules.core_attention is DotProductAttention:
+            submodules = replace(submodules, core_attention=CpuAttention)
+        super().__init__(*args, submodules=submodules, **kwargs)
 
 
 class _LastMask:

@@ -14,7 +14,7 @@ from dslm_patches.schemes.table import scheme_table
 from megatron.dslm.data.baselines import Baselines
 from megatron.dslm.data.usable_documents import describe_unused
 from megatron.dslm.models.build import padded_vocab_size
-from megatron.dslm.models.mcore_config import transformer_impl, with_cpu_kernels
+from megatron.dslm.models.mcore_config import transformer_impl, uses_cpu_kernels
 
 
 def count_parameters(chunks: list[Any]) -> int:
@@ -87,7 +87,7 @@ def print_summary(
         f"{f', {virtual} virtual stages' if virtual else ''}"
         f"{', distributed optimizer' if args.use_distributed_optimizer else ''}\n"
         f"runs on: {device} a rank, {transformer_impl(args)} layers"
-        f"{' by CPU kernels' if with_cpu_kernels(args) else ''}, {'bf16' if args.bf16 else 'fp32'}, "
+        f"{' by CPU kernels' if uses_cpu_kernels(args) else ''}, {'bf16' if args.bf16 else 'fp32'}, "
         f"torch {torch.__version__}, megatron-core {megatron_core_version}\n"
         f"data: {sizes} samples; vocabulary {args.tokenizer.vocab_size:,} padded to {padded_vocab_size(args):,}"
         f"{f'; not used: {unused}' if unused else ''}\n"

@@ -11,13 +11,11 @@ from megatron.core.transformer import TransformerConfig
 from megatron.core.utils import unwrap_model
 from torch import Tensor
 
-from dslm_patches.mcore import layer_spec
 from megatron.dslm.data.batches import to_device
 from megatron.dslm.data.bert_samples import BertSamples, BertSamplesConfig
 from megatron.dslm.data.datasets import common_dataset_arguments
-from megatron.dslm.models.build import padded_vocab_size
+from megatron.dslm.models.build import layers_to_build, padded_vocab_size
 from megatron.dslm.models.labelled import LabelledBert, labelled, sequence_part
-from megatron.dslm.models.mcore_config import transformer_impl
 from megatron.dslm.models.rotary import set_rotary_base
 
 _BATCH_KEYS = ("text", "types", "labels", "is_random", "loss_mask", "padding_mask")
@@ -36,7 +34,7 @@ def provide_model(
     model = LabelledBert(
         config=config,
         num_tokentypes=2 if binary_head else 0,
-        transformer_layer_spec=layer_spec("bert", transformer_impl(args), args.norm_placement),
+        transformer_layer_spec=layers_to_build(args, "bert"),
         vocab_size=padded_vocab_size(args),
         max_sequence_length=args.max_position_embeddings,
         pre_process=pre_process,

@@ -1,20 +1,20 @@
 """Builds this rank's model chunks with their depth scheme, ready to train."""
 
 from argparse import Namespace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from megatron.core import parallel_state
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.enums import ModelType
-from megatron.core.transformer import TransformerConfig
+from megatron.core.transformer import ModuleSpec, TransformerConfig
 from megatron.core.transformer.module import Float16Module, MegatronModule
 
-from dslm_patches.mcore import apply_scheme, model_shape, use_cpu_kernels
+from dslm_patches.mcore import apply_scheme, layer_spec, model_shape, use_cpu_kernels_around_layers, with_cpu_kernels
 from dslm_patches.schemes import DepthScheme, build_scheme
 from megatron.dslm.arguments.shape import padded_size
 from megatron.dslm.initialize import seed_dropout
-from megatron.dslm.models.mcore_config import ddp_config, transformer_config, with_cpu_kernels
+from megatron.dslm.models.mcore_config import ddp_config, transformer_config, transformer_impl, uses_cpu_kernels
 
 
 class ModelProvider(Protocol):
@@ -34,6 +34,12 @@ class ModelProvider(Protocol):
 def padded_vocab_size(args: Namespace) -> int:
     """The rows of the embedding table and of the logits."""
     return padded_size(args.tokenizer.vocab_size, args.make_vocab_size_divisible_by, args.tensor_model_parallel_size)
+
+
+def layers_to_build(args: Namespace, model: Literal["bert", "gpt"]) -> ModuleSpec:
+    """The layer spec of a model: whose layers, where their LayerNorms stand, and by which operations they compute."""
+    spec = layer_spec(model, transformer_impl(args), args.norm_placement)
+    return with_cpu_kernels(spec) if uses_cpu_kernels(args) else spec
 
 
 def build_chunks(args: Namespace, provider: ModelProvider, *, initialize: bool = True) -> tuple[list[Any], DepthScheme]:
@@ -61,8 +67,8 @@ def build_chunks(args: Namespace, provider: ModelProvider, *, initialize: bool =
     scheme = build_scheme(args.depth_scheme, shape, args.scheme_options)
     for chunk in chunks:
         apply_scheme(chunk, scheme, seed=args.seed, initialize=initialize)
-        if with_cpu_kernels(args):
-            use_cpu_kernels(chunk)
+        if uses_cpu_kernels(args):
+            use_cpu_kernels_around_layers(chunk)
         chunk.to(torch.cuda.current_device())
     # torch's modules drew weights of their own when they were built: dropout begins the same whatever was built.
     seed_dropout(args.seed)

@@ -11,10 +11,8 @@ from megatron.core.models.bert.bert_model import BertModel
 from megatron.core.transformer import TransformerConfig
 from torch import Tensor, nn
 
-from dslm_patches.mcore import layer_spec
 from megatron.dslm.data.batches import next_batch
-from megatron.dslm.models.build import ModelProvider, padded_vocab_size
-from megatron.dslm.models.mcore_config import transformer_impl
+from megatron.dslm.models.build import ModelProvider, layers_to_build, padded_vocab_size
 from megatron.dslm.models.rotary import set_rotary_base
 from megatron.dslm.tasks import Task
 
@@ -62,7 +60,7 @@ def model_provider(task: Task) -> ModelProvider:
         model = BertForClassification(
             config=config,
             num_tokentypes=0 if args.bert_no_binary_head else 2,
-            transformer_layer_spec=layer_spec("bert", transformer_impl(args), args.norm_placement),
+            transformer_layer_spec=layers_to_build(args, "bert"),
             vocab_size=padded_vocab_size(args),
             max_sequence_length=args.max_position_embeddings,
             pre_process=pre_process,

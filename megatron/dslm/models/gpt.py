@@ -10,12 +10,10 @@ from megatron.core.models.gpt import GPTModel
 from megatron.core.transformer import TransformerConfig
 from torch import Tensor
 
-from dslm_patches.mcore import layer_spec
 from megatron.dslm.data.batches import next_batch
 from megatron.dslm.data.datasets import common_dataset_arguments
 from megatron.dslm.data.gpt_samples import GptSamples, GptSamplesConfig
-from megatron.dslm.models.build import padded_vocab_size
-from megatron.dslm.models.mcore_config import transformer_impl
+from megatron.dslm.models.build import layers_to_build, padded_vocab_size
 
 _BATCH_KEYS = ("tokens", "labels", "loss_mask", "position_ids")
 
@@ -31,7 +29,7 @@ def provide_model(
     """One chunk of megatron-core's GPTModel."""
     return GPTModel(
         config=config,
-        transformer_layer_spec=layer_spec("gpt", transformer_impl(args), args.norm_placement),
+        transformer_layer_spec=layers_to_build(args, "gpt"),
         vocab_size=padded_vocab_size(args),
         max_sequence_length=args.max_position_embeddings,
         pre_process=pre_process,

@@ -21,7 +21,7 @@ def transformer_impl(args: Namespace) -> str:
     return "transformer_engine" if on_gpu else "local"
 
 
-def with_cpu_kernels(args: Namespace) -> bool:
+def uses_cpu_kernels(args: Namespace) -> bool:
     """Whether the model computes by dslm_patches.kernels."""
     return args.cpu_kernels and not torch.cuda.is_available()
 

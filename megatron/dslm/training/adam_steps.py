@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from megatron.dslm.models.mcore_config import with_cpu_kernels
+from megatron.dslm.models.mcore_config import uses_cpu_kernels
 from megatron.dslm.training.update import parts
 
 
@@ -16,7 +16,7 @@ def choose_kernel(args: Namespace, optimizer: Any) -> None:
     Args:
         optimizer: megatron-core's.
     """
-    fused = True if with_cpu_kernels(args) or torch.cuda.is_available() else None
+    fused = True if uses_cpu_kernels(args) or torch.cuda.is_available() else None
     for one in _inner(optimizer):
         if not _is_torchs(one):
             continue

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from dslm_patches.mcore import apply_scheme, use_cpu_kernels
+from dslm_patches.mcore import apply_scheme, use_cpu_kernels_around_layers
 from dslm_patches.mcore.layer_stream import LayerStream
 from dslm_patches.schemes import DepthScheme, build_scheme
 from dslm_patches.tracing import Tracer
@@ -18,7 +18,7 @@ from megatron.dslm.data.batches import batch_iterator
 from megatron.dslm.data.datasets import build_datasets
 from megatron.dslm.data.random_batch import random_batch
 from megatron.dslm.initialize import initialize, seed_dropout, shut_down
-from megatron.dslm.models.mcore_config import transformer_config, with_cpu_kernels
+from megatron.dslm.models.mcore_config import transformer_config, uses_cpu_kernels
 
 KEPT_BYTES = 2 * 2**30
 """Inputs of layers that are kept at most; deeper models run the layers between kept ones forward twice."""
@@ -46,8 +46,8 @@ def run_profile(args: Namespace, model: Any, progress: Callable[[], None]) -> tu
     scheme = build_scheme(args.depth_scheme, shape_from_flags(args, args.tokenizer.vocab_size), args.scheme_options)
     chunk = _one_layer_model(args, model)
     apply_scheme(chunk, replace(scheme, layers=scheme.layers[:1]), seed=args.seed)
-    if with_cpu_kernels(args):
-        use_cpu_kernels(chunk)
+    if uses_cpu_kernels(args):
+        use_cpu_kernels_around_layers(chunk)
     device = torch.cuda.current_device()
     chunk.to(device)
     weights = WeightSums([chunk], args.num_layers) if "weights" in args.trace_sites else None
