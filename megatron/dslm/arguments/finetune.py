@@ -8,14 +8,14 @@ from typing import Any
 
 from dslm_patches.errors import UserError
 from megatron.dslm.arguments.folders import check_loaded
-from megatron.dslm.arguments.parse import TOKENIZERS
+from megatron.dslm.arguments.parse import program_defaults
 from megatron.dslm.arguments.partners import check_partners
 from megatron.dslm.arguments.pretrained import FREE, check_against_pretrained, pretrained_arguments
 from megatron.dslm.arguments.validate import resolve_schedule, validate_finetuning
 from megatron.dslm.checkpoints.settings import TASK_DATA
 from megatron.dslm.config.files import add_config_flags, config_of, print_config_and_exit, set_defaults
 from megatron.dslm.config.flags import add_section
-from megatron.dslm.config.sections import FINETUNING
+from megatron.dslm.config.sections import FINETUNING, settings_given
 from megatron.dslm.data.tokenizer import build_tokenizer
 from megatron.dslm.logging.run_folder import check_owner
 from megatron.dslm.one_line_parser import OneLineParser, spelled
@@ -36,7 +36,7 @@ def build_finetune_parser() -> OneLineParser:
     )
     for section in FINETUNING:
         # --epochs 0 needs no learning rate
-        add_section(parser, section, defaults={"tokenizer_type": TOKENIZERS["bert"]}, optional=("lr",))
+        add_section(parser, section, defaults=program_defaults("bert"), optional=("lr",))
     add_config_flags(parser)
     return parser
 
@@ -56,6 +56,7 @@ def parse_finetune_args(argv: Sequence[str] | None = None) -> Namespace:
         set_defaults(parser, given)
         print_config_and_exit(parser, argv, FINETUNING)
         args = parser.parse_args(argv)
+        args.given = settings_given(args, FINETUNING, program_defaults("bert"))
         args.model = "bert"
         args.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         args.rank = int(os.environ.get("RANK", "0"))

@@ -12,12 +12,14 @@ from megatron.dslm.arguments.pretrained import FREE, check_against_pretrained, p
 from megatron.dslm.arguments.validate import validate
 from megatron.dslm.config.files import add_config_flags, config_of, print_config_and_exit, set_defaults
 from megatron.dslm.config.flags import add_section
-from megatron.dslm.config.sections import pretraining_sections
+from megatron.dslm.config.sections import pretraining_sections, settings_given
 from megatron.dslm.data.content import describe_data
 from megatron.dslm.one_line_parser import OneLineParser
 
-TOKENIZERS = {"bert": "BertWordPieceLowerCase", "gpt": "GPT2BPETokenizer"}
-"""Default of --tokenizer-type."""
+
+def program_defaults(model: str) -> dict[str, str]:
+    """Defaults that a model's programs have of their own, by the setting's name."""
+    return {"tokenizer_type": {"bert": "BertWordPieceLowerCase", "gpt": "GPT2BPETokenizer"}[model]}
 
 
 def build_parser(model: str) -> OneLineParser:
@@ -29,7 +31,7 @@ def build_parser(model: str) -> OneLineParser:
         allow_abbrev=False,
     )
     for section in pretraining_sections(model):
-        add_section(parser, section, defaults={"tokenizer_type": TOKENIZERS[model]})
+        add_section(parser, section, defaults=program_defaults(model))
     add_config_flags(parser)
     return parser
 
@@ -44,6 +46,7 @@ def parse_args(model: str, argv: Sequence[str] | None = None) -> argparse.Namesp
         set_defaults(parser, config_of(argv, pretraining_sections(model)))
         print_config_and_exit(parser, argv, pretraining_sections(model))
         args = parser.parse_args(argv)
+        args.given = settings_given(args, pretraining_sections(model), program_defaults(model))
         args.model = model
         args.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         args.rank = int(os.environ.get("RANK", "0"))

@@ -32,12 +32,12 @@ def add_parser(subparsers: Any) -> None:
 
 def _add_flags(parser: argparse.ArgumentParser, model: str) -> None:
     from dslm_patches.tracing.names import SITES as ALL_SITES
-    from megatron.dslm.arguments.parse import TOKENIZERS
+    from megatron.dslm.arguments.parse import program_defaults
     from megatron.dslm.config.flags import add_section
     from megatron.dslm.config.sections import data_sections, model_sections
 
     for section in (*model_sections(model), *data_sections(model)):
-        add_section(parser, section, defaults={"tokenizer_type": TOKENIZERS[model]}, optional=("vocab_file",))
+        add_section(parser, section, defaults=program_defaults(model), optional=("vocab_file",))
     add = parser.add_argument_group("profile").add_argument
     add("--micro-batch-size", type=int, default=1, help="sequences; default 1")
     add("--seed", type=int, default=1234, help="of weights, data order and dropout")

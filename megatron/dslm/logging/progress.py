@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from megatron.dslm.logging.run_folder import is_written_to
+from megatron.dslm.logging.utilization import peak_flops, peak_memory
 
 
 class Progress:
@@ -20,14 +22,24 @@ class Progress:
         args: the run's arguments.
         iteration: where training starts, above 0 after a resume.
         unit, per_step: what the speed is counted in, and how many of it a step takes; tokens by default.
+        flops: floating-point operations of a step's matrix products, for MFU; None where steps differ.
 
     Attributes:
         speaks: whether this rank prints and writes.
         writer: TensorBoard's, on that rank and with --tensorboard-dir; None otherwise.
     """
 
-    def __init__(self, args: Namespace, iteration: int, *, unit: str = "tokens", per_step: int | None = None) -> None:
+    def __init__(
+        self,
+        args: Namespace,
+        iteration: int,
+        *,
+        unit: str = "tokens",
+        per_step: int | None = None,
+        flops: float | None = None,
+    ) -> None:
         self._args = args
+        self._flops, self._peak = flops, float("inf")
         self._unit = unit
         self._per_step = args.global_batch_size * args.seq_length if per_step is None else per_step
         self.speaks = args.rank == args.world_size - 1
@@ -79,7 +91,10 @@ class Progress:
                         writer.add_scalar(f"{split}/{loss}", value, iteration)
 
     def start(self) -> None:
-        """Begins to time training."""
+        """Begins to time training, and measures what MFU is a share of, once a process."""
+        if self.speaks and self._flops is not None:
+            peak = peak_flops(torch.bfloat16 if self._args.bf16 else torch.float32)
+            self._peak = peak * self._args.world_size
         self._begun = self._clock = time.perf_counter()
         self._paused = 0.0
 
@@ -126,16 +141,28 @@ class Progress:
         width = len(str(args.train_iters))
         summary = " | ".join(f"{name} {value:.4f}" for name, value in means.items()) or "no finite loss"
         summary += f" | skipped {skipped}" if skipped else ""
+        used = self._hardware_in_words(seconds)
         print(
             f"iteration {iteration:>{width}}/{args.train_iters} | {summary} | grad norm {grad_norm:.3f} | lr {lr:.3e} "
-            f"| {seconds * 1000:.0f} ms | {speed:,.0f} {self._unit}/s | ETA {left}",
+            f"| {seconds * 1000:.0f} ms | {speed:,.0f} {self._unit}/s | {used} | ETA {left}",
             flush=True,
         )
         others = {"grad norm": grad_norm, "learning rate": lr, f"{self._unit} per second": speed}
+        others |= self._hardware(seconds)
         self.scalars("training", means | others | ({"skipped iterations": skipped} if skipped else {}), iteration)
         self._sums.clear()
         self._counted = 0
         self._logged, self._clock, self._paused = iteration, now, 0.0
+
+    def _hardware(self, seconds: float) -> dict[str, float]:
+        """What a step of some seconds uses: MFU as a share, this rank's peak memory in GiB."""
+        share = {} if self._flops is None else {"MFU": self._flops / (seconds * self._peak)}
+        return share | {"peak memory in GiB": peak_memory()}
+
+    def _hardware_in_words(self, seconds: float) -> str:
+        used = self._hardware(seconds)
+        share = f"MFU {100 * used['MFU']:.1f} % | " if "MFU" in used else ""
+        return f"{share}{used['peak memory in GiB']:.2f} GiB"
 
     def evaluated(self, iteration: int, losses: dict[str, float], split: str) -> None:
         """Prints and writes the losses of an evaluation."""

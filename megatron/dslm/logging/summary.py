@@ -1,6 +1,7 @@
 """The summary a run prints before it trains: model, layout, data, depth scheme."""
 
 from argparse import Namespace
+from textwrap import fill
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from megatron.core.transformer.module import param_is_not_shared
 
 from dslm_patches.schemes import DepthScheme, WeightRole
 from dslm_patches.schemes.table import scheme_table
+from megatron.dslm.config.sections import as_flags
 from megatron.dslm.data.baselines import Baselines
 from megatron.dslm.data.usable_documents import describe_unused
 from megatron.dslm.models.build import padded_vocab_size
@@ -98,3 +100,8 @@ def print_summary(
         f"{scheme_table(scheme, roles)}",
         flush=True,
     )
+    if getattr(args, "given", None):  # none of a configuration that no command line made
+        print(
+            fill(f"not defaults: {as_flags(args.given)}", 118, subsequent_indent="  ", break_on_hyphens=False),
+            flush=True,
+        )

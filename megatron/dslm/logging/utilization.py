@@ -7,6 +7,8 @@ from argparse import Namespace
 
 import torch
 
+from dslm_patches.theory.ffn import FFN_ACTIVATIONS
+
 _CARDS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A6000": 155e12, "V100": 125e12}
 """Dense 16-bit products a second of NVIDIA's data sheets, by what a card's name holds; H100 is the SXM card."""
 _MASKED = 0.15
@@ -20,7 +22,7 @@ def step_flops(args: Namespace) -> float:
     """
     width, queries = args.hidden_size, args.num_attention_heads * args.kv_channels
     keys = args.num_query_groups * args.kv_channels
-    gated = args.activation in ("geglu", "swiglu")
+    gated = FFN_ACTIVATIONS[args.activation].gated
     attention = width * (2 * queries + 2 * keys) + 2 * args.seq_length * queries
     layer = attention + (3 if gated else 2) * width * args.ffn_hidden_size
     head = float(width * args.tokenizer.vocab_size)

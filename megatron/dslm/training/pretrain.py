@@ -15,6 +15,7 @@ from megatron.dslm.data.datasets import build_datasets
 from megatron.dslm.logging.progress import Progress
 from megatron.dslm.logging.run_folder import mark_folders
 from megatron.dslm.logging.summary import model_roles, print_summary
+from megatron.dslm.logging.utilization import step_flops
 from megatron.dslm.models.build import build_chunks, wrap_chunks
 from megatron.dslm.pretrained import load_pretrained, told
 from megatron.dslm.ranks import from_first_rank, settle_run_id
@@ -56,7 +57,7 @@ class _Run:
         settle_run_id(args, None if checkpoint is None else read_arguments(checkpoint).get("run_id"))
         if args.rank == args.world_size - 1:
             mark_folders(args)
-        self.progress = Progress(args, self.iteration)
+        self.progress = Progress(args, self.iteration, flops=step_flops(args))
         if counted is not None:
             self.progress.draw_baselines("lm loss", counted.values())
         if checkpoint is not None:
