@@ -16,7 +16,6 @@ Prints progress to standard error and one JSON line last.
 
 import argparse
 import multiprocessing
-import resource
 import sys
 import time
 import warnings
@@ -28,6 +27,7 @@ from contenders import CONTENDERS, Shape
 from report import paired, print_report
 
 from megatron.dslm.libraries import prepare_libraries
+from megatron.dslm.logging.utilization import measured_flops, peak_memory, wait
 
 ON_GPU = torch.cuda.is_available()
 SHAPES = {
@@ -64,19 +64,6 @@ def serve(connection: Connection, name: str, shape: Shape, dtype: str) -> None:
         connection.send((time.perf_counter() - start) / steps)
 
 
-def peak_memory() -> float:
-    """GiB of this process, on the GPU where there is one."""
-    if ON_GPU:
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def wait() -> None:
-    """Until the GPU has done what it was given."""
-    if ON_GPU:
-        torch.cuda.synchronize()
-
-
 class Runner:
     """A contender in a process of its own; its first `ask` waits until it is built."""
 
@@ -103,7 +90,7 @@ class Runner:
 def compare(case: str, dtype: str, peer: str, pairs: int) -> dict[str, Any]:
     """Ours and a peer in turn."""
     shape = SHAPES[case]
-    peak = gemm_peak(torch.bfloat16 if dtype == "bf16" else torch.float32)
+    peak = measured_flops(torch.bfloat16 if dtype == "bf16" else torch.float32, 8192 if ON_GPU else 2048, 20)
     ours = Runner("dslm", shape, dtype)
     theirs = Runner("dslm", shape, "fp32") if peer == "fp32" else Runner(peer, shape, dtype)
     for one in (ours, theirs):
@@ -125,23 +112,6 @@ def compare(case: str, dtype: str, peer: str, pairs: int) -> dict[str, Any]:
         "gemm_peak_gflops": round(peak / 1e9),
         "share_of_gemm_peak": round(share, 3),
     }
-
-
-def gemm_peak(dtype: torch.dtype) -> float:
-    """Floating-point operations a second of torch's product of two square matrices, the best of twenty."""
-    size, device = (8192, "cuda") if ON_GPU else (2048, "cpu")
-    a, b = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
-    best = float("inf")
-    for _ in range(20):
-        wait()
-        start = time.perf_counter()
-        a @ b
-        wait()
-        best = min(best, time.perf_counter() - start)
-    del a, b
-    if ON_GPU:
-        torch.cuda.empty_cache()
-    return 2 * size**3 / best
 
 
 def products(shape: Shape) -> float:

@@ -49,10 +49,10 @@ def measured_flops(dtype: torch.dtype, size: int, times: int) -> float:
     one, other = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
     best = float("inf")
     for _ in range(times + 1):
-        _wait()
+        wait()
         begun = time.perf_counter()
         one @ other
-        _wait()
+        wait()
         best = min(best, time.perf_counter() - begun)
     return 2 * size**3 / best
 
@@ -64,6 +64,7 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def _wait() -> None:
+def wait() -> None:
+    """Until the GPU has done what it was given."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
