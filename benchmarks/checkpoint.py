@@ -8,7 +8,9 @@ checksum is looked at first. torch.save is done when the operating system has th
 save_synced. async_save is how long --async-save keeps training waiting, and async_save_whole until it is on the disk.
 """
 
-import dslm_patches.cpu  # noqa: F401  # before megatron-core
+import dslm_patches.cpu
+
+dslm_patches.cpu.install()  # before megatron-core is imported
 
 # isort: split
 import argparse

@@ -12,7 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import dslm_patches.cpu  # noqa: F401  # before megatron-core
+import dslm_patches.cpu
+
+dslm_patches.cpu.install()  # before megatron-core is imported
+
+# isort: split
 from megatron.dslm.arguments.parse import build_parser
 from megatron.dslm.arguments.validate import validate
 from megatron.dslm.data.random_batch import random_batch

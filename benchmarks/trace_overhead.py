@@ -10,7 +10,9 @@ beside ten.
 Prints progress to standard error and one JSON line last.
 """
 
-import dslm_patches.cpu  # noqa: F401  # before megatron-core
+import dslm_patches.cpu
+
+dslm_patches.cpu.install()  # before megatron-core is imported
 
 # isort: split
 import argparse

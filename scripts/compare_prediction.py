@@ -9,7 +9,9 @@ part at a uniform position, and the gradient at the last layer's output is stand
 with the table of docs/theory.md: the worst gap over the models of a row, and its standard error.
 """
 
-import dslm_patches.cpu  # noqa: F401  # before megatron-core
+import dslm_patches.cpu
+
+dslm_patches.cpu.install()  # before megatron-core is imported
 
 # isort: split
 import argparse
@@ -34,7 +36,6 @@ from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
 from megatron.core.transformer import TransformerConfig
 from megatron.core.transformer.enums import AttnBackend
 
-from dslm_patches import cpu
 from dslm_patches.mcore import apply_scheme, layer_spec, model_shape
 from dslm_patches.schemes import SchemeOptions
 from dslm_patches.schemes.prediction import predict
@@ -245,7 +246,6 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="end with a table in Markdown")
     parser.add_argument("--minutes", type=float, default=math.inf, help="start no model after this long")
     args = parser.parse_args()
-    cpu.install()
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]

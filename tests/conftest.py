@@ -1,19 +1,26 @@
 """Fixtures that all tests share."""
 
-import dslm_patches.cpu  # noqa: F401  # before megatron-core
-
-# isort: split
+import warnings
 from collections.abc import Iterator
 
 import pytest
 import torch
 
+from dslm_patches.cpu.gpu_packages import hide_gpu_packages
+from dslm_patches.cpu.late_compile import compile_late
 from tests.corpus import prepare
 from tests.distributed.pool import RankPool
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Processes that share the cores take one thread each: waiting for each other's threads costs both."""
+    """Before tests import megatron-core: what `dslm_patches.cpu.install` does first. The rest of it is the ranks'.
+
+    Processes that share the cores take one thread each: waiting for each other's threads costs both.
+    """
+    hide_gpu_packages()
+    with warnings.catch_warnings():  # pytest hears none yet
+        warnings.simplefilter("ignore")
+        compile_late()
     if hasattr(config, "workerinput"):
         torch.set_num_threads(1)
 

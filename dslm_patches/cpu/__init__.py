@@ -1,18 +1,16 @@
-"""Run unmodified megatron-core on CPU and gloo: call `install()` once, before building anything.
+"""Run unmodified megatron-core on CPU and gloo: call `install()` once, before megatron-core is imported.
 
-Where there is no GPU, importing this package hides Transformer Engine and Apex: import it before megatron-core.
+Importing this package changes nothing and imports neither torch nor megatron-core; `install` does.
 """
 
-from dslm_patches.cpu.gpu_packages import hide_gpu_packages
-from dslm_patches.cpu.late_compile import compile_late
+from typing import TYPE_CHECKING, Any
 
-hide_gpu_packages()  # before the next line imports megatron-core
-compile_late()
+from dslm_patches.cpu.installing import install, installed_patches
+from dslm_patches.cpu.memory import keep_freed_memory
 
-from dslm_patches.cpu.distributed_adam import resume_distributed_adam  # noqa: E402
-from dslm_patches.cpu.layer_norm import LayerNorm, Norm, RMSNorm  # noqa: E402
-from dslm_patches.cpu.memory import keep_freed_memory  # noqa: E402
-from dslm_patches.cpu.patches import install, installed_patches  # noqa: E402
+if TYPE_CHECKING:
+    from dslm_patches.cpu.distributed_adam import resume_distributed_adam
+    from dslm_patches.cpu.layer_norm import LayerNorm, Norm, RMSNorm
 
 __all__ = [
     "LayerNorm",
@@ -23,3 +21,15 @@ __all__ = [
     "keep_freed_memory",
     "resume_distributed_adam",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("LayerNorm", "Norm", "RMSNorm"):
+        from dslm_patches.cpu import layer_norm
+
+        return getattr(layer_norm, name)
+    if name == "resume_distributed_adam":
+        from dslm_patches.cpu.distributed_adam import resume_distributed_adam
+
+        return resume_distributed_adam
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,6 @@
 """Transformer Engine and Apex, out of megatron-core's sight in a process without a GPU."""
 
+import os
 import sys
 
 import torch
@@ -17,11 +18,13 @@ def hide_gpu_packages() -> None:
             sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # importing it is an ImportError now
 
 
-def refuse_gpu_packages() -> None:
-    """Raises RuntimeError if they were imported before they could be hidden."""
-    for name in GPU_PACKAGES:
-        if sys.modules.get(name) is not None:
-            raise RuntimeError(
-                f"megatron-core on CPU: {name} was imported already, and needs a GPU; import dslm_patches.cpu before "
-                "megatron.core"
-            )
+def warn_of_gpu_packages() -> None:
+    """Says in one line on stderr, on the first rank, that some were imported before they could be hidden."""
+    found = [name for name in GPU_PACKAGES if sys.modules.get(name) is not None]
+    if found and os.environ.get("RANK", "0") == "0":
+        print(
+            f"warning: megatron-core on CPU: {', '.join(found)} was imported already, and what megatron-core takes of "
+            "it needs a GPU: call dslm_patches.cpu.install() before megatron.core is imported",
+            file=sys.stderr,
+            flush=True,
+        )

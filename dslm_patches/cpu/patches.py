@@ -1,4 +1,4 @@
-"""Everything that is patched so that megatron-core trains on CPU and gloo, and the function that does it."""
+"""Everything that is patched so that megatron-core trains on CPU and gloo; `install` does it."""
 
 import importlib
 import logging
@@ -9,59 +9,9 @@ import torch
 
 from dslm_patches.cpu import cuda_stand_ins
 from dslm_patches.cpu.distributed_adam import resume_distributed_adam
-from dslm_patches.cpu.gpu_packages import refuse_gpu_packages
 from dslm_patches.cpu.layer_norm import Norm
 from dslm_patches.cpu.literals import replace_in_package
 from dslm_patches.cpu.replacing import replace_all
-
-# What a training process uses of megatron-core. Loaded before constants are replaced, since a module that is
-# imported later would keep its own.
-TRAINING_MODULES = (
-    "megatron.core.models.gpt",
-    "megatron.core.models.bert.bert_model",
-    "megatron.core.models.T5.t5_model",
-    "megatron.core.distributed",
-    "megatron.core.optimizer",
-    "megatron.core.pipeline_parallel",
-    "megatron.core.tensor_parallel",
-    "megatron.core.transformer",
-    "megatron.core.dist_checkpointing",
-    "megatron.core.dist_checkpointing.strategies.async_utils",
-    "megatron.core.dist_checkpointing.strategies.filesystem_async",
-    "megatron.core.dist_checkpointing.strategies.fully_parallel",
-    "megatron.core.dist_checkpointing.strategies.state_dict_saver",
-    "megatron.core.dist_checkpointing.strategies.torch",
-    "megatron.core.rerun_state_machine",
-)
-
-_installed: dict[str, tuple[str, ...]] = {}
-
-
-def install() -> bool:
-    """Let megatron-core run on CPU and gloo in this process, unless CUDA is there.
-
-    Call it before building models, optimizers or process groups. Calling it again does nothing.
-
-    Returns:
-        True if the patches are in place, False if CUDA is available and nothing was touched.
-
-    Raises:
-        RuntimeError: megatron-core was imported before this package, with Transformer Engine or Apex.
-    """
-    if torch.cuda.is_available():
-        return False
-    if not _installed:
-        refuse_gpu_packages()
-        for name in TRAINING_MODULES:
-            importlib.import_module(name)
-        for patch in PATCHES:
-            _installed[patch.__name__] = patch()
-    return True
-
-
-def installed_patches() -> dict[str, tuple[str, ...]]:
-    """What `install` replaced in this process: the names of the places, by patch; empty before `install`."""
-    return dict(_installed)
 
 
 def device() -> tuple[str, ...]:

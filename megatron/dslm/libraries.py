@@ -23,9 +23,9 @@ _NOISE_WITHOUT_GPU = (".*environment variable CUDA_DEVICE_MAX_CONNECTIONS",)
 def prepare_libraries() -> None:
     """Call it before megatron-core is imported.
 
-    Without a GPU megatron-core finds neither Transformer Engine nor Apex. What Python warns of and megatron-core logs
-    is shown once, by the first rank, but for what is known to say nothing; errors are shown by all ranks. Ctrl-C while
-    libraries are imported ends the program with one line.
+    Without a GPU the CPU runtime is installed, and megatron-core finds neither Transformer Engine nor Apex. What Python
+    warns of and megatron-core logs is shown once, by the first rank, but for what is known to say nothing; errors are
+    shown by all ranks. Ctrl-C while libraries are imported ends the program with one line.
     """
     sys.excepthook = _hook
     heard = _Once(logging.WARNING if os.environ.get("RANK", "0") == "0" else logging.ERROR)
@@ -34,11 +34,9 @@ def prepare_libraries() -> None:
     logging.captureWarnings(True)
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
-    import torch
+    import dslm_patches.cpu
 
-    import dslm_patches.cpu  # noqa: F401  # which hides them
-
-    if not torch.cuda.is_available():
+    if dslm_patches.cpu.install():
         for message in _NOISE_WITHOUT_GPU:
             warnings.filterwarnings("ignore", message=message)
 

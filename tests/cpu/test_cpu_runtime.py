@@ -16,7 +16,7 @@ import torch
 from megatron.core.transformer import TransformerConfig
 from megatron.core.transformer.torch_norm import WrappedTorchNorm
 
-from dslm_patches.cpu import LayerNorm, Norm, RMSNorm, cuda_stand_ins, install, patches
+from dslm_patches.cpu import LayerNorm, Norm, RMSNorm, cuda_stand_ins, install, installed_patches, installing, patches
 from dslm_patches.cpu.literals import replace_in_function
 from tests.corpus import ROOT
 from tests.distributed.pool import RankPool
@@ -153,11 +153,11 @@ def test_install_is_inert_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     # As in a process that never installed, in case another test did.
-    monkeypatch.setattr(patches, "_installed", {})
+    monkeypatch.setattr(installing, "_installed", {})
     before = snapshot()
     assert install() is False
     assert snapshot() == before
-    assert patches.installed_patches() == {}
+    assert installed_patches() == {}
 
 
 def test_install_twice_is_install_once(ranks: RankPool) -> None:
@@ -228,18 +228,53 @@ def test_gradients_are_scaled_in_place_and_a_rank_may_have_none(monkeypatch: pyt
     scale(0, None, [[], []], 0.5)
 
 
+def test_importing_the_package_changes_nothing_and_install_does() -> None:
+    program = """
+import sys
+import dslm_patches.cpu
+others = {"torch", "megatron", "apex", "transformer_engine"}
+assert not others & set(sys.modules), "imported or hidden"
+
+import torch
+def state():
+    return torch.compile, torch.cuda.current_device, torch.Tensor.cuda, torch.nn.Module.cuda
+before = state()
+assert dslm_patches.cpu.installed_patches() == {}
+assert "megatron.core" not in sys.modules
+
+assert dslm_patches.cpu.install()
+assert sys.modules["apex"] is None and sys.modules["transformer_engine"] is None
+assert "megatron.core.optimizer" in sys.modules
+assert state()[0] is before[0], "put back"
+assert not any(map(lambda a, b: a is b, state()[1:], before[1:]))
+from dslm_patches.cpu import *
+assert {LayerNorm, Norm, RMSNorm, install, installed_patches, keep_freed_memory, resume_distributed_adam}
+"""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "imported already" not in done.stderr
+
+
 @pytest.mark.slow
 def test_what_needs_a_gpu_is_not_found_without_one(tmp_path: Path) -> None:
     (tmp_path / "apex").mkdir()
     (tmp_path / "apex" / "__init__.py").write_text("found = True\n")
-    late = "import apex, dslm_patches.cpu; dslm_patches.cpu.install()"
+    late = "import megatron.core.optimizer, dslm_patches.cpu as cpu; assert cpu.install() and cpu.install()"
     early = "import dslm_patches.cpu; dslm_patches.cpu.install(); import apex"
+    warning = "megatron-core on CPU: apex was imported already"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
-    for program, message in ((late, "apex was imported already"), (early, "ModuleNotFoundError")):
+    for program, rank, code, times in ((late, "0", 0, 1), (late, "1", 0, 0), (early, "0", 1, 0)):
         done = subprocess.run(
-            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, cwd=ROOT
+            [sys.executable, "-c", program],
+            env={**environment, "RANK": rank},
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
         )
-        assert message in done.stderr.splitlines()[-1]
+        assert done.returncode == code, done.stderr
+        assert done.stderr.count(warning) == times
+        assert ("ModuleNotFoundError" in done.stderr) == (program == early)
 
 
 @pytest.mark.slow

@@ -66,10 +66,10 @@ def serve(connection: Connection, log_path: str, measured: bool) -> None:
 
     from dslm_patches.cpu import install
 
-    if measure is not None:
-        measure.stop()
     torch.set_num_threads(1)
     assert install(), "the pool hides CUDA from its ranks"
+    if measure is not None:
+        measure.stop()
     environment = dict(os.environ)
     connection.send_bytes(b"ready")
     for call in _calls(connection):

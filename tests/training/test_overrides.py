@@ -153,7 +153,7 @@ def test_other_settings_are_taken_by_name_and_hold(ranks: RankPool, begun: Path,
     argv = command(tmp_path / "run", *course, "--global-batch-size", "8", data=data)
     code, output, _ = run(ranks, argv)
     assert code == 2
-    named = "--override-settings data-path global-batch-size hidden-dropout"
+    named = "--override-settings hidden-dropout global-batch-size data-path"
     assert output.strip().endswith(named), output
     code, output, state = run(ranks, [*argv, *named.split()])
     assert code == 0, output
