@@ -14,7 +14,7 @@ def curves(folder: Path) -> dict[str, dict[int, float]]:
 
 
 def curves_of(board: Path) -> dict[str, dict[int, float]]:
-    """Every scalar of a run's TensorBoard files, by tag and step, as the float32 they are; not what is the machine's."""
+    """Every scalar of a run's TensorBoard files, by tag and step, as the float32 they are; none of the machine."""
     found: dict[str, dict[int, float]] = {}
     for file in sorted(board.glob("events*")):
         events = EventAccumulator(str(file), size_guidance={"scalars": 0})
