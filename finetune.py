@@ -1,7 +1,7 @@
 """Fine-tune a BERT on a GLUE task or RACE: `torchrun --nproc-per-node 2 finetune.py --help`."""
 
 from megatron.dslm.arguments.finetune import parse_finetune_args
-from megatron.dslm.libraries import prepare_libraries
+from megatron.dslm.distributed.libraries import prepare_libraries
 
 
 def main() -> None:

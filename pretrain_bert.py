@@ -1,17 +1,16 @@
 """Pretrain a BERT on megatron-core: `torchrun --nproc-per-node 2 pretrain_bert.py --help`."""
 
 from megatron.dslm.arguments import parse_args
-from megatron.dslm.libraries import prepare_libraries
+from megatron.dslm.distributed.libraries import prepare_libraries
 
 
 def main() -> None:
     """Checks the arguments before anything heavy is imported, then trains."""
     args = parse_args("bert")
     prepare_libraries()
-    from megatron.dslm.models import bert
     from megatron.dslm.training.pretrain import pretrain
 
-    pretrain(args, bert)
+    pretrain(args)
 
 
 if __name__ == "__main__":

@@ -30,11 +30,11 @@ from megatron.dslm.checkpoints.load import load_checkpoint, newest_checkpoint
 from megatron.dslm.checkpoints.save import Save, checkpoint_state
 from megatron.dslm.data.batches import batch_iterator
 from megatron.dslm.data.datasets import build_datasets
-from megatron.dslm.initialize import initialize, shut_down
-from megatron.dslm.libraries import prepare_libraries
-from megatron.dslm.models import bert
+from megatron.dslm.distributed.initialize import initialize, shut_down
+from megatron.dslm.distributed.libraries import prepare_libraries
+from megatron.dslm.models.bert import model as bert
 from megatron.dslm.models.build import build_chunks, wrap_chunks
-from megatron.dslm.training.optimization import build_optimizer, build_scheduler
+from megatron.dslm.optimizer.build import build_optimizer, build_scheduler
 from megatron.dslm.training.step import Trainer
 
 FLAGS = """--dslm --num-attention-heads 8 --seq-length 128 --micro-batch-size 1 --train-iters 100000 --lr 1e-4

@@ -19,8 +19,8 @@ dslm_patches.cpu.install()  # before megatron-core is imported
 # isort: split
 from megatron.dslm.arguments.parse import build_parser
 from megatron.dslm.arguments.validate import validate
-from megatron.dslm.data.random_batch import random_batch
 from megatron.dslm.models.build import padded_vocab_size
+from megatron.dslm.models.family import family
 
 BATCHES = 8
 """Different batches that every trainer goes round."""
@@ -60,16 +60,16 @@ def arguments(shape: Shape, dtype: str, *more: str) -> Namespace:
 def batches(args: Namespace) -> list[dict[str, Tensor]]:
     """Random micro-batches with the token frequencies of text."""
     seeds = range(args.seed, args.seed + BATCHES)
-    return [random_batch(Namespace(**{**vars(args), "seed": seed}), args.tokenizer.vocab_size) for seed in seeds]
+    draw = family(args.model).model().random_batch
+    return [draw(Namespace(**{**vars(args), "seed": seed}), args.tokenizer.vocab_size) for seed in seeds]
 
 
 def ours(shape: Shape, dtype: str, scheme: str, *flags: str) -> Step:
     """A step as pretrain_bert.py and pretrain_gpt.py take it."""
-    from megatron.dslm.models import bert, gpt
     from megatron.dslm.models.build import build_chunks
 
     args = arguments(shape, dtype, "--depth-scheme", scheme, *flags)
-    model = {"bert": bert, "gpt": gpt}[shape.model]
+    model = family(shape.model).model()
     return _megatron_step(args, lambda: build_chunks(args, model.provide_model)[0], model.forward_step)
 
 
@@ -79,7 +79,6 @@ def plain(shape: Shape, dtype: str) -> Step:
     from megatron.core.models.gpt import GPTModel
 
     from dslm_patches.mcore import layer_spec
-    from megatron.dslm.models import bert, gpt
     from megatron.dslm.models.mcore_config import transformer_config, transformer_impl
 
     args = arguments(shape, dtype, "--no-cpu-kernels")
@@ -97,13 +96,13 @@ def plain(shape: Shape, dtype: str) -> Step:
             model = BertModel(config, 2, spec, **common)
         return [model.to(torch.cuda.current_device())]
 
-    return _megatron_step(args, build, {"bert": bert, "gpt": gpt}[shape.model].forward_step)
+    return _megatron_step(args, build, family(shape.model).model().forward_step)
 
 
 def _megatron_step(args: Namespace, build: Callable[[], list[Any]], forward_step: Callable[..., Any]) -> Step:
-    from megatron.dslm.initialize import initialize
+    from megatron.dslm.distributed.initialize import initialize
     from megatron.dslm.models.build import wrap_chunks
-    from megatron.dslm.training.optimization import build_optimizer, build_scheduler
+    from megatron.dslm.optimizer.build import build_optimizer, build_scheduler
     from megatron.dslm.training.step import Trainer
 
     initialize(args)

@@ -26,7 +26,7 @@ import torch
 from contenders import CONTENDERS, Shape
 from report import paired, print_report
 
-from megatron.dslm.libraries import prepare_libraries
+from megatron.dslm.distributed.libraries import prepare_libraries
 from megatron.dslm.logging.utilization import measured_flops, peak_memory, wait
 
 ON_GPU = torch.cuda.is_available()

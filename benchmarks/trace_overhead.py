@@ -27,15 +27,15 @@ from report import paired, print_report
 
 from dslm_patches.schemes import build_scheme
 from megatron.dslm.arguments import parse_args
-from megatron.dslm.arguments.shape import shape_from_flags
 from megatron.dslm.data.batches import batch_iterator
 from megatron.dslm.data.datasets import build_datasets
-from megatron.dslm.initialize import initialize, shut_down
-from megatron.dslm.libraries import prepare_libraries
+from megatron.dslm.distributed.initialize import initialize, shut_down
+from megatron.dslm.distributed.libraries import prepare_libraries
 from megatron.dslm.logging.progress import Progress
-from megatron.dslm.models import bert
+from megatron.dslm.models.bert import model as bert
 from megatron.dslm.models.build import build_chunks, wrap_chunks
-from megatron.dslm.training.optimization import build_optimizer, build_scheduler
+from megatron.dslm.models.shape import shape_from_flags
+from megatron.dslm.optimizer.build import build_optimizer, build_scheduler
 from megatron.dslm.training.step import Trainer
 from megatron.dslm.training.traced_steps import TracedSteps
 

@@ -68,15 +68,15 @@ def losses(run: Run, folder: Path, batches: int) -> dict[str, float]:
 
 def _measure(run: Run, folder: str, batches: int, connection: Any) -> None:
     from megatron.dslm.arguments import parse_args
-    from megatron.dslm.libraries import prepare_libraries
+    from megatron.dslm.distributed.libraries import prepare_libraries
 
     words = ["--train-iters", str(run.steps), "--pretrained-checkpoint", f"{folder}/checkpoints"]
     args = parse_args(run.model, [*run.flags, *words, "--eval-iters", str(batches), "--trace-interval", "0"])
     prepare_libraries()
-    from megatron.dslm.models import bert, gpt
+    from megatron.dslm.models.family import family
     from megatron.dslm.training.launch import launch
 
-    model = {"bert": bert, "gpt": gpt}[run.model]
+    model = family(run.model).model()
     launch(args, "studies.depth_use", lambda job: connection.send(_losses(args, model, job)))
 
 
@@ -84,8 +84,8 @@ def _losses(args: argparse.Namespace, model: Any, job: Any) -> dict[str, float]:
     from megatron.dslm.data.batches import batch_iterator
     from megatron.dslm.data.datasets import build_datasets
     from megatron.dslm.models.build import build_chunks, wrap_chunks
-    from megatron.dslm.pretrained import load_pretrained
-    from megatron.dslm.training.optimization import build_optimizer, build_scheduler
+    from megatron.dslm.optimizer.build import build_optimizer, build_scheduler
+    from megatron.dslm.training.pretrained import load_pretrained
     from megatron.dslm.training.step import Trainer
 
     _, valid_set, _ = build_datasets(args, model.dataset(args), job.stop)

@@ -26,39 +26,32 @@ ARROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "dslm_patches.tracing": ((), HEAVY),
     "dslm_patches.cpu": ((), HEAVY),
     "dslm_patches.hf": (("dslm_patches.schemes", "dslm_patches.theory", "dslm_patches.hf_folder"), ("torch",)),
-    "megatron.dslm.arguments": (
-        (
-            "dslm_patches.hf_folder",
-            "dslm_patches.schemes",
-            "dslm_patches.theory",
-            "dslm_patches.tracing.names",
-            "megatron.dslm.checkpoints.folder",
-            "megatron.dslm.checkpoints.saved_arguments",
-            "megatron.dslm.checkpoints.settings",
-            "megatron.dslm.config",
-            "megatron.dslm.data.content",
-            "megatron.dslm.data.tokenizer",
-            "megatron.dslm.data.usable_documents",
-            "megatron.dslm.huggingface",
-            "megatron.dslm.logging.run_folder",
-            "megatron.dslm.one_line_parser",
-            "megatron.dslm.tasks",
-        ),
-        (),
-    ),
-    "megatron.dslm.config": (
-        (
-            "dslm_patches.schemes",
-            "dslm_patches.theory.ffn",
-            "dslm_patches.tracing.names",
-            "megatron.dslm.one_line_parser",
-            "megatron.dslm.tasks",
-        ),
-        (),
-    ),
-    "megatron.dslm.tasks": ((), ()),
     "megatron.dslm": (("dslm_patches",), HEAVY),
 }
+FLOORS = (
+    ("faults", "tasks"),
+    ("config", "distributed"),
+    ("data",),
+    ("models",),
+    ("huggingface", "optimizer"),
+    ("checkpoints",),
+    ("logging",),
+    ("arguments",),
+    ("conversion", "training"),
+    ("cli", "finetuning"),
+)
+"""Packages of megatron/dslm from the ground up: each imports from those below its floor alone."""
+LIGHT = ("arguments", "config", "tasks", "models/family.py", "models/sections.py", "models/*/__init__.py")
+"""Read before torch is imported, so that a mistake costs no seconds: what they import at their head is light too."""
+
+
+_IN_TYPES = {
+    "family.py": {
+        "megatron.core.transformer.TransformerConfig",
+        "megatron.core.transformer.module.MegatronModule",
+    }
+}
+"""Imported for the type checker alone."""
 
 
 def imported(path: Path) -> set[str]:
@@ -99,6 +92,31 @@ def test_a_package_imports_only_what_it_stands_on(package: str) -> None:
                 assert within(name, allowed), f"{path.relative_to(ROOT)} imports {name}"
             if within(name, HEAVY):
                 assert within(name, heavy), f"{path.relative_to(ROOT)} imports {name}"
+
+
+@pytest.mark.parametrize("package", [name for floor in FLOORS for name in floor])
+def test_the_trainers_packages_stand_on_lower_floors(package: str) -> None:
+    place = next(number for number, floor in enumerate(FLOORS) if package in floor)
+    below = (package, *(name for floor in FLOORS[:place] for name in floor))
+    for path in sorted((ROOT / "megatron/dslm" / package).rglob("*.py")):
+        for name in imported(path):
+            if within(name, ("megatron.dslm",)):
+                assert name.split(".")[2] in below, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_every_package_of_the_trainer_has_a_floor() -> None:
+    folders = {path.parent.name for path in (ROOT / "megatron/dslm").glob("*/__init__.py")}
+    assert folders == {name for floor in FLOORS for name in floor}
+    assert [path.name for path in (ROOT / "megatron/dslm").glob("*.py")] == ["__init__.py"], "a file without a room"
+
+
+def test_checks_need_no_torch() -> None:
+    folder = ROOT / "megatron/dslm"
+    files = [path for one in LIGHT for path in (folder.glob(one) if "." in one else (folder / one).rglob("*.py"))]
+    assert len(files) > 20
+    for path in files:
+        heavy = {name for name in imported(path) if within(name, HEAVY)} - _IN_TYPES.get(path.name, set())
+        assert not heavy, f"{path.relative_to(ROOT)} imports {heavy}"
 
 
 def test_what_reads_a_trace_needs_no_torch() -> None:

@@ -17,8 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from megatron.dslm.conversion import BERT_CLASSES, GPT_CLASSES, to_huggingface, to_megatron
+from megatron.dslm.conversion import to_huggingface, to_megatron
 from megatron.dslm.data.command_line import ToolArgumentParser, run_tool
+from megatron.dslm.models.family import families
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -32,7 +33,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--merge-file", help="of the run, beside a GPT's --vocab-file")
     parser.add_argument(
         "--model-class",
-        choices=sorted({*BERT_CLASSES, *GPT_CLASSES}),
+        choices=sorted({name for one in families() for name in one.hf_classes}),
         help="class of the Hugging Face model; by default the one that has all the checkpoint's heads",
     )
     args = parser.parse_args()

@@ -99,7 +99,7 @@ def test_only_the_first_rank_of_a_machine_speaks(
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("megatron.dslm.one_line_parser.SECONDS_FOR_THE_FIRST_RANK", 0.0)
+    monkeypatch.setattr("megatron.dslm.config.one_line_parser.SECONDS_FOR_THE_FIRST_RANK", 0.0)
     with pytest.raises(SystemExit) as exit_info:
         parse_args("bert", flags(site, lr="nan"))
     assert (exit_info.value.code, capsys.readouterr().err.count("\n")) == (2, lines)

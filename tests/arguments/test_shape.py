@@ -6,10 +6,10 @@ import pytest
 
 from dslm_patches.errors import UserError
 from dslm_patches.schemes import build_scheme
-from megatron.dslm.arguments.shape import padded_size, shape_from_flags
 from megatron.dslm.arguments.validate import validate_model
 from megatron.dslm.config.flags import add_section
-from megatron.dslm.config.sections import model_sections
+from megatron.dslm.models.sections import model_sections
+from megatron.dslm.models.shape import padded_size, shape_from_flags
 from tests.distributed.pool import RankPool
 
 SIZES = "--num-layers 3 --hidden-size 32 --num-attention-heads 4 --seq-length 16"

@@ -10,8 +10,8 @@ from megatron.dslm.arguments import parse_args
 from megatron.dslm.arguments.finetune import build_finetune_parser
 from megatron.dslm.arguments.parse import build_parser
 from megatron.dslm.config.files import read_config
-from megatron.dslm.config.sections import FINETUNING, all_settings, pretraining_sections
 from megatron.dslm.config.setting import settings_of
+from megatron.dslm.models.sections import all_settings, finetuning_sections, pretraining_sections
 from tests.corpus import data_flags
 
 WORDS = [
@@ -48,7 +48,7 @@ def printed_config(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
 
 
 def test_every_setting_has_a_flag_and_a_help_text() -> None:
-    for section in {*FINETUNING, *pretraining_sections("bert"), *pretraining_sections("gpt")}:
+    for section in {*finetuning_sections("bert"), *pretraining_sections("bert"), *pretraining_sections("gpt")}:
         for setting in settings_of(section).values():
             assert setting.help, f"{section.__name__}.{setting.name} has no docstring"
     for parser in (build_parser("bert"), build_parser("gpt"), build_finetune_parser()):

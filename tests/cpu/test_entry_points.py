@@ -66,7 +66,7 @@ def test_two_ranks_warn_once_and_take_a_thread_each(corpus: None, tmp_path: Path
 def test_threads_are_limited_where_nobody_said_how_many() -> None:
     program = """
 import torch
-from megatron.dslm.initialize import limit_threads
+from megatron.dslm.distributed.initialize import limit_threads
 torch.set_num_threads(3)
 limit_threads(1)
 alone = torch.get_num_threads()
@@ -74,14 +74,14 @@ limit_threads(2)
 print(alone, torch.get_num_threads())
 """
     assert ended(start(["-c", program]))[0] == "3 1\n"
-    kept = "import torch\nfrom megatron.dslm.initialize import limit_threads\nlimit_threads(2)\n"
+    kept = "import torch\nfrom megatron.dslm.distributed.initialize import limit_threads\nlimit_threads(2)\n"
     code = f"{kept}print(torch.get_num_threads())"
     assert ended(start(["-c", code], OMP_NUM_THREADS="2"))[0] == "2\n"
 
 
 LIBRARIES = """
 import logging, warnings
-from megatron.dslm.libraries import prepare_libraries
+from megatron.dslm.distributed.libraries import prepare_libraries
 prepare_libraries()
 import megatron.core.models.gpt, megatron.core.optimizer
 exec("def odd(): warnings.warn('odd loss')", vars(megatron.core.optimizer))

@@ -1,7 +1,6 @@
 """What a rank of the pool finds in the data sets of a run."""
 
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ import numpy as np
 from megatron.dslm.arguments import parse_args
 from megatron.dslm.data.datasets import build_datasets
 from megatron.dslm.data.indexed_writer import IndexedDatasetWriter
-from megatron.dslm.initialize import initialize_model_parallel
+from megatron.dslm.distributed.initialize import initialize_model_parallel
+from megatron.dslm.models.family import family
 
 
 def write_documents(prefix: Path, documents: Sequence[Sequence[Sequence[int]]]) -> str:
@@ -27,7 +27,7 @@ def samples(argv: list[str], model: str, count: int, split: int = 0) -> tuple[in
     """(samples an epoch, the first `count` samples as bytes) of one split."""
     args = parse_args(model, argv)
     initialize_model_parallel(args)
-    dataset = build_datasets(args, import_module(f"megatron.dslm.models.{model}").dataset(args))[split]
+    dataset = build_datasets(args, family(model).model().dataset(args))[split]
     names = ("text", "labels") if model == "bert" else ("tokens", "labels")
     return dataset.epoch_size, [tuple(np.asarray(dataset[i][name]).tobytes() for name in names) for i in range(count)]
 
@@ -36,7 +36,7 @@ def labels(argv: list[str], model: str, first: int, count: int) -> tuple[int, li
     """(samples an epoch, the labels with a loss in each of `count` training samples from `first` on)."""
     args = parse_args(model, argv)
     initialize_model_parallel(args)
-    dataset = build_datasets(args, import_module(f"megatron.dslm.models.{model}").dataset(args))[0]
+    dataset = build_datasets(args, family(model).model().dataset(args))[0]
     found = []
     for number in range(first, first + count):
         sample = dataset[number]
@@ -48,5 +48,5 @@ def rows(argv: list[str], first: int, count: int) -> tuple[int, list[tuple[int, 
     """(samples an epoch, the sentences of each of `count` BERT samples from `first` on)."""
     args = parse_args("bert", argv)
     initialize_model_parallel(args)
-    dataset = build_datasets(args, import_module("megatron.dslm.models.bert").dataset(args))[0]
+    dataset = build_datasets(args, family("bert").model().dataset(args))[0]
     return dataset.epoch_size, [tuple(map(int, dataset.sample_index[i][:2])) for i in range(first, first + count)]

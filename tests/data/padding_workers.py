@@ -4,7 +4,7 @@ import numpy
 
 from megatron.dslm.arguments import parse_args
 from megatron.dslm.data.datasets import build_datasets
-from megatron.dslm.models.bert import dataset
+from megatron.dslm.models.bert.model import dataset
 
 
 def training_samples(argv: list[str]) -> list[dict[str, numpy.ndarray]]:

@@ -88,14 +88,14 @@ def test_a_run_shows_them_beside_its_loss(ranks: RankPool, corpus: None, tmp_pat
 def test_each_split_counts_its_own_documents(corpus: None, tmp_path: Path) -> None:
     from megatron.dslm.arguments import parse_args
     from megatron.dslm.data.baselines import baselines
-    from megatron.dslm.models import bert
+    from megatron.dslm.models.bert import model as bert
 
     documents = [[[5, 5, 5], [5]]] * 8 + [[[6, 6], [6]]] * 2
     sentences = [sentence for document in documents for sentence in document]
     write_data(tmp_path / "text", sentences, list(range(0, 21, 2)))
     data = ["--data-path", f"{tmp_path}/text", "--vocab-file", f"{FOLDER}/bert-vocab.txt", "--split", "80,20,0"]
     args: Namespace = parse_args("bert", [*SHAPE, *TRAINING, *data, "--data-cache-path", str(tmp_path)])
-    found = baselines(args, bert.dataset(args))
+    found = baselines(args, bert.dataset(args), causal=False)
     assert found is not None
     size = args.tokenizer.vocab_size
     assert found.unigrams == pytest.approx(-math.log(1 / (32 + size)))
@@ -103,6 +103,6 @@ def test_each_split_counts_its_own_documents(corpus: None, tmp_path: Path) -> No
     (kept,) = tmp_path.glob("baselines-*.json")
     kept.unlink()
     kept.mkdir()  # nothing can be kept there: a cache may be for reading alone
-    assert baselines(args, bert.dataset(args)) == found
+    assert baselines(args, bert.dataset(args), causal=False) == found
     args.eval_iters = 0
-    assert baselines(args, bert.dataset(args)) is None
+    assert baselines(args, bert.dataset(args), causal=False) is None

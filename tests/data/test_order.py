@@ -116,7 +116,7 @@ def test_a_weight_too_small_to_hold_is_refused(
     assert "--data-path: a weight of 1e-7 is less than one sample in 1,048,576" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("model", ["bert", "gpt"])
+@pytest.mark.parametrize("model", ["bert", pytest.param("gpt", marks=pytest.mark.slow)])
 def test_data_made_anew_under_a_prefix_get_their_own_index(
     ranks: RankPool, corpus: None, tmp_path: Path, model: str
 ) -> None:

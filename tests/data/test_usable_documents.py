@@ -15,8 +15,8 @@ from dslm_patches.errors import UserError
 from megatron.dslm.arguments import parse_args
 from megatron.dslm.arguments.data_files import _prefixes, _split_edges
 from megatron.dslm.data.content import describe_data
-from megatron.dslm.data.usable_documents import DocumentCounts, count_documents, describe_unused
 from megatron.dslm.data.vocab_training import train_bpe
+from megatron.dslm.models.bert.documents import DocumentCounts, count_documents, describe_unused
 from tests.reliability.site import make_site, pretraining_flags, words, write_data
 
 # Sentences of a document by their tokens: what sampling can use, and each reason why it cannot.
@@ -34,7 +34,7 @@ def lay_out(documents: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
 def test_the_counts_are_what_megatron_core_does_not_sample(
     pairs: bool, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("megatron.dslm.data.usable_documents._AT_ONCE", at_once)
+    monkeypatch.setattr("megatron.dslm.models.bert.documents._AT_ONCE", at_once)
     generator = np.random.default_rng(0)
     lengths = [1, 20, 511, 512, 513, 900]
     odds = [0.2, 0.3, 0.2, 0.2, 0.05, 0.05]

@@ -3,7 +3,7 @@
 import torch
 from megatron.core.tensor_parallel import random
 
-from megatron.dslm.initialize import seed_dropout
+from megatron.dslm.distributed.initialize import seed_dropout
 
 
 def derived_by_megatron(seed: int, tensor_parallel: int) -> list[set[int]]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from megatron.dslm.models.labelled import labelled
+from megatron.dslm.models.bert.labelled import labelled
 from tests.corpus import data_flags
 from tests.distributed.pool import RankPool
 from tests.marks import slow_but

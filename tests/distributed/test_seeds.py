@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from megatron.dslm.initialize import seed_of_place
+from megatron.dslm.distributed.initialize import seed_of_place
 from tests.distributed.pool import RankPool
 
 WORKERS = "tests.distributed.seed_workers"

@@ -1,7 +1,6 @@
 """What ranks of the pool run for tests of models and the trainer."""
 
 from argparse import Namespace
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -11,19 +10,20 @@ from dslm_patches.tracing import Tracer
 from megatron.dslm.arguments import parse_args
 from megatron.dslm.data.batches import batch_iterator
 from megatron.dslm.data.datasets import build_datasets
-from megatron.dslm.initialize import initialize_model_parallel
+from megatron.dslm.distributed.initialize import initialize_model_parallel
+from megatron.dslm.distributed.random_states import kept_random_states
 from megatron.dslm.models.build import build_chunks, wrap_chunks
-from megatron.dslm.random_states import kept_random_states
-from megatron.dslm.training.optimization import build_optimizer, build_scheduler
+from megatron.dslm.models.family import family
+from megatron.dslm.optimizer.build import build_optimizer, build_scheduler
+from megatron.dslm.optimizer.update import update_if_finite
 from megatron.dslm.training.step import Trainer
-from megatron.dslm.training.update import update_if_finite
 
 
 def make_trainer(argv: list[str], model: str) -> tuple[Namespace, Trainer, list[Any]]:
     """Arguments, a trainer at its first step, and its data iterators, on running torch.distributed."""
     args = parse_args(model, argv)
     initialize_model_parallel(args)
-    module = import_module(f"megatron.dslm.models.{model}")
+    module = family(model).model()
     train_set = build_datasets(args, module.dataset(args))[0]
     trainer = trainer_of(args, module, build_chunks(args, module.provide_model)[0])
     return args, trainer, [batch_iterator(args, train_set, 0) for _ in trainer.chunks]
@@ -51,7 +51,7 @@ def updated_both_ways(argv: list[str], model: str, alone: bool) -> tuple[list[bo
     """
     args = parse_args(model, argv)
     initialize_model_parallel(args)
-    module = import_module(f"megatron.dslm.models.{model}")
+    module = family(model).model()
     train_set = build_datasets(args, module.dataset(args))[0]
 
     def step_of_megatron(optimizer: Any) -> tuple[bool, float]:

@@ -112,7 +112,7 @@ def test_pretrain_fine_tune_and_export(corpus: None, tmp_path: Path) -> None:
 
 
 def test_a_profile_on_the_gpu_is_that_of_the_cpu(tmp_path: Path) -> None:
-    program = "import sys; from megatron.dslm.console.main import main; sys.exit(main())"
+    program = "import sys; from megatron.dslm.cli.main import main; sys.exit(main())"
     shape = ["--num-layers", "12", "--hidden-size", "256", "--num-attention-heads", "4", "--seq-length", "128"]
     profiles = []
     for gpu in (True, False):

@@ -1,7 +1,6 @@
 """Models on their way to Hugging Face and back, inside the pool's ranks."""
 
 import hashlib
-from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,10 +15,12 @@ from megatron.dslm.checkpoints.save import save_weights
 from megatron.dslm.checkpoints.saved_arguments import read_arguments
 from megatron.dslm.conversion import to_huggingface, to_megatron
 from megatron.dslm.conversion.checkpoints import _built, model_arguments
-from megatron.dslm.huggingface import hf_arguments, load_hf_weights
-from megatron.dslm.initialize import initialize_model_parallel
+from megatron.dslm.distributed.initialize import initialize_model_parallel
+from megatron.dslm.huggingface.fields import hf_arguments
+from megatron.dslm.huggingface.weights import load_hf_weights
+from megatron.dslm.models.bert_classifier.model import model_provider
 from megatron.dslm.models.build import build_chunks
-from megatron.dslm.models.classification import model_provider
+from megatron.dslm.models.family import family
 from megatron.dslm.tasks import TASKS
 
 Inputs = tuple[Tensor, Tensor, Tensor]
@@ -31,7 +32,7 @@ def build(argv: list[str], model: str, task: str | None = None) -> tuple[Any, li
     args = parse_args(model, argv)
     args.task = task
     initialize_model_parallel(args)
-    module = import_module(f"megatron.dslm.models.{model}")
+    module = family(model).model()
     provider = module.provide_model if task is None else model_provider(TASKS[task])
     return args, build_chunks(args, provider)[0]
 

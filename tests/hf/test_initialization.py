@@ -10,7 +10,7 @@ import torch
 from dslm_patches.hf import DslmBertConfig, DslmBertForMaskedLM, DslmBertForSequenceClassification
 from dslm_patches.hf.convert import to_megatron
 from megatron.dslm.arguments import parse_args
-from megatron.dslm.huggingface import config_fields
+from megatron.dslm.huggingface.fields import config_fields
 from tests.corpus import data_flags
 from tests.distributed.pool import RankPool
 from tests.hf.small import small

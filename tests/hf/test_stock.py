@@ -24,7 +24,7 @@ from dslm_patches.hf import DslmBertConfig
 from dslm_patches.hf.reader import FolderReader
 from dslm_patches.hf.stock import from_stock_bert
 from dslm_patches.hf_folder import read_config
-from megatron.dslm.huggingface import hf_arguments
+from megatron.dslm.huggingface.fields import hf_arguments
 from tests.distributed.pool import RankPool
 
 WORKERS = "tests.hf.hf_workers"
@@ -155,7 +155,7 @@ def test_flags_of_a_stock_folder(tmp_path: Path) -> None:
 def test_flags_are_read_without_torch(tmp_path: Path) -> None:
     stock(tmp_path)
     code = (
-        "import sys; from megatron.dslm.huggingface import hf_arguments; "
+        "import sys; from megatron.dslm.huggingface.fields import hf_arguments; "
         f"print(hf_arguments({str(tmp_path)!r})['num_layers'], {{'torch', 'transformers'}} & set(sys.modules))"
     )
     root = Path(__file__).resolve().parents[2]

@@ -337,7 +337,7 @@ _VOCABULARIES = [
         program="pretrain_gpt.py",
         damage=_rewrite("bpe.json", json.dumps({"model": {"vocab": {"a": 0}}}).encode()),
     ),
-    BadInput("BPE for BERT", ("--tokenizer-type", "[MASK]"), {"tokenizer_type": "GPT2BPETokenizer"}),
+    BadInput("BPE for BERT", ("--tokenizer-type", "BertWordPieceLowerCase"), {"tokenizer_type": "GPT2BPETokenizer"}),
     BadInput("merges for WordPiece", ("--merge-file",), {"merge_file": "{site}/vocab.txt"}),
     BadInput("BPE without merges", ("--merge-file",), program="pretrain_gpt.py"),
     BadInput(

@@ -39,12 +39,12 @@ _LATE_SECONDS = 0.9
 
 def put_fault() -> None:
     """Makes this rank's start or training step go wrong when it is its turn."""
-    from megatron.dslm.faults.watch import Watch
+    from megatron.dslm.faults.watchdog import Watchdog
     from megatron.dslm.training import launch
     from megatron.dslm.training.step import Trainer
 
     kind, rank, iteration = os.environ["FAULT"].split()
-    start, step, begin, count = launch.initialize, Trainer.step, Watch.step, 0
+    start, step, begin, count = launch.initialize, Trainer.step, Watchdog.step, 0
 
     def fail_if_due() -> None:
         once = os.environ.get("FAULT_ONCE")
@@ -64,14 +64,14 @@ def put_fault() -> None:
         fail_if_due()
         return step(self, *args, **kwargs)
 
-    def late_begin(self: Watch, number: int) -> None:
+    def late_begin(self: Watchdog, number: int) -> None:
         if kind == "die" and os.environ["RANK"] != rank and count == int(iteration) - 1:
             time.sleep(_LATE_SECONDS)
         begin(self, number)
 
     launch.initialize = faulty_start
     Trainer.step = faulty_step  # type: ignore[method-assign]
-    Watch.step = late_begin  # type: ignore[method-assign]
+    Watchdog.step = late_begin  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def test_a_library_that_leaves_from_a_step_is_a_bug(ranks: RankPool, corpus: Non
 
 
 FAILING_DATA = """
-from megatron.dslm.data.bert_samples import BertSamples
+from megatron.dslm.models.bert.samples import BertSamples
 
 def bug(self, number):
     raise ZeroDivisionError("in the data")
@@ -163,7 +163,7 @@ def test_a_bug_in_a_data_loader_ends_the_run(corpus: None, tmp_path: Path) -> No
 
 
 def test_ctrl_c_before_the_first_iteration_is_one_line() -> None:
-    code = "from megatron.dslm.libraries import prepare_libraries; prepare_libraries(); raise KeyboardInterrupt"
+    code = "from megatron.dslm.distributed import libraries; libraries.prepare_libraries(); raise KeyboardInterrupt"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
     assert done.stderr.splitlines() == ["-c: interrupted"]
@@ -172,7 +172,7 @@ def test_ctrl_c_before_the_first_iteration_is_one_line() -> None:
 BUG = "def bug(*_, **__): a, b = (1, 2, 3)"
 TOOLS = {
     "run_tool": "from megatron.dslm.data.command_line import run_tool; run_tool(bug)",
-    "dslm": "from megatron.dslm.console import main; main.approximations.compare = bug; main.main(['approximations'])",
+    "dslm": "from megatron.dslm.cli import main; main.approximations.compare = bug; main.main(['approximations'])",
     "convert_checkpoint": "import runpy, sys, megatron.dslm.conversion as conversion; conversion.to_megatron = bug; "
     "sys.argv = 'tool --from hf --to megatron --load a --save b'.split(); "
     "runpy.run_path('tools/convert_checkpoint.py', run_name='__main__')",

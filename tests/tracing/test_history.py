@@ -16,7 +16,7 @@ from dslm_patches.tracing.history import (
     signal_in_words,
 )
 from dslm_patches.tracing.trace_file import TraceWriter
-from megatron.dslm.console.main import main
+from megatron.dslm.cli.main import main
 from tests.tracing.test_trace_file import HEADER, step
 
 

@@ -8,7 +8,7 @@ from megatron.core.transformer.dot_product_attention import DotProductAttention
 from dslm_patches.mcore.cpu_attention import CpuAttention
 from dslm_patches.tracing.names import COMPUTED
 from dslm_patches.tracing.skipping import SkipsSite
-from megatron.dslm.models.labelled import LabelledBert
+from megatron.dslm.models.bert.labelled import LabelledBert
 
 
 @pytest.mark.parametrize("kind", [CpuAttention, LabelledBert])

@@ -2,7 +2,6 @@
 
 import gc
 import math
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -14,8 +13,9 @@ from dslm_patches.tracing.skipping import SkipsSite
 from megatron.dslm.arguments import parse_args
 from megatron.dslm.data.batches import batch_iterator
 from megatron.dslm.data.datasets import build_datasets
-from megatron.dslm.initialize import initialize_model_parallel
+from megatron.dslm.distributed.initialize import initialize_model_parallel
 from megatron.dslm.models.build import build_chunks
+from megatron.dslm.models.family import family
 from megatron.dslm.training import profile as profiling
 from tests.distributed.trainer_workers import make_trainer, trainer_of
 
@@ -212,7 +212,7 @@ def trace_frozen(argv: list[str], model: str, frozen_layers: int) -> dict[str, A
     """A step with frozen embeddings and bottom layers."""
     args = parse_args(model, argv)
     initialize_model_parallel(args)
-    module = import_module(f"megatron.dslm.models.{model}")
+    module = family(model).model()
     chunks = build_chunks(args, module.provide_model)[0]
     for parameter in chunks[0].embedding.parameters():
         parameter.requires_grad_(False)
@@ -258,6 +258,6 @@ def profile_of(argv: list[str], model: str, keep_every: int) -> dict[str, Any]:
     initialize_model_parallel(args)
     args.trace_sites = list(ALL_SITES)
     profiling._keep_every = lambda _: keep_every
-    scheme, record = profiling.run_profile(args, import_module(f"megatron.dslm.models.{model}"), lambda: None)
+    scheme, record = profiling.run_profile(args, family(model).model(), lambda: None)
     assert len(scheme.layers) == args.num_layers
     return record.as_json()

@@ -10,7 +10,7 @@ from unittest import mock
 from megatron.core import tensor_parallel
 from megatron.core.utils import get_model_config
 
-from megatron.dslm.data.bert_samples import BertSamples
+from megatron.dslm.models.bert.samples import BertSamples
 from megatron.dslm.training.step import Trainer
 from tests.training import pretrain_workers
 

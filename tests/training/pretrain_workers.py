@@ -3,7 +3,6 @@
 import contextlib
 import io
 import math
-from importlib import import_module
 from typing import Any
 from unittest import mock
 
@@ -13,7 +12,8 @@ from megatron.core.transformer.transformer_layer import TransformerLayer
 from megatron.dslm.arguments import parse_args
 from megatron.dslm.checkpoints.save import finish_param_gather
 from megatron.dslm.models.build import build_chunks
-from megatron.dslm.training import pretrain as pretraining
+from megatron.dslm.models.family import family
+from megatron.dslm.training import run as run_module
 from megatron.dslm.training.pretrain import pretrain
 from tests.distributed.trainer_workers import make_trainer
 
@@ -23,7 +23,7 @@ def run(argv: list[str], model: str) -> tuple[int, str]:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         try:
-            pretrain(parse_args(model, argv), import_module(f"megatron.dslm.models.{model}"))
+            pretrain(parse_args(model, argv))
         except SystemExit as end:
             return int(end.code or 0), printed.getvalue()
     return 0, printed.getvalue()
@@ -39,7 +39,7 @@ def run_poisoned(argv: list[str], model: str, layer: int) -> tuple[int, str]:
                 module.mlp.linear_fc2.weight.data[0, 0] = math.nan
         return chunks, scheme
 
-    with mock.patch.object(pretraining, "build_chunks", build):
+    with mock.patch.object(run_module, "build_chunks", build):
         return run(argv, model)
 
 
@@ -51,13 +51,13 @@ def run_with_moe_config(argv: list[str], model: str) -> tuple[int, str]:
         chunks[0].config.num_moe_experts = 4
         return chunks, scheme
 
-    with mock.patch.object(pretraining, "build_chunks", build):
+    with mock.patch.object(run_module, "build_chunks", build):
         return run(argv, model)
 
 
 def run_with_a_bad_loss(argv: list[str], model: str, at: list[int]) -> tuple[int, str]:
     """The same with a loss that is not a number in the micro-batches of the given numbers, counted by rank."""
-    module = import_module(f"megatron.dslm.models.{model}")
+    module = family(model).model()
     with mock.patch.object(module, "forward_step", bad_forward_step(module.forward_step, at)):
         return run(argv, model)
 

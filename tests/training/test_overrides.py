@@ -36,7 +36,9 @@ def begun(ranks: RankPool, corpus: None, tmp_path_factory: pytest.TempPathFactor
     return folder
 
 
-@pytest.mark.parametrize("layout", [[], ["--bf16"], ["--use-distributed-optimizer"]])
+@pytest.mark.parametrize(
+    "layout", [[], pytest.param(["--bf16"], marks=pytest.mark.slow), ["--use-distributed-optimizer"]]
+)
 def test_the_flags_hold_in_every_parameter_group(
     ranks: RankPool, corpus: None, tmp_path: Path, layout: list[str]
 ) -> None:

@@ -127,6 +127,7 @@ def test_a_checkpoint_of_another_model_is_refused_by_flag(ranks: RankPool, corpu
     assert "--depth-scheme xavier (saved: dslm)" in output.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_weights_alone_begin_a_new_run(ranks: RankPool, corpus: None, tmp_path: Path) -> None:
     first = command("bert", tmp_path / "first", *TP2, "--exit-interval", "3")
     assert run(ranks, 2, first)[0] == 0

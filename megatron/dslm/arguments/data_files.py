@@ -12,7 +12,7 @@ import numpy as np
 from dslm_patches.errors import UserError
 from megatron.dslm.data.content import BLEND_PERIOD
 from megatron.dslm.data.tokenizer import build_tokenizer
-from megatron.dslm.data.usable_documents import DocumentCounts, count_documents, describe_unused
+from megatron.dslm.models.family import family
 
 _MAGIC = b"MMIDIDX\x00\x00"
 _HEADER_BYTES = len(_MAGIC) + 25
@@ -38,10 +38,10 @@ class _Index(NamedTuple):
 
 
 def check_data_files(args: Namespace) -> None:
-    """Builds the tokenizer (args.tokenizer), checks every .bin/.idx pair against it, counts what BERT cannot use of it.
+    """Builds the tokenizer (args.tokenizer), checks every .bin/.idx pair against it, counts what is not used of it.
 
-    The counts are args.document_counts, split to DocumentCounts, of the splits that the run draws samples from; none
-    for GPT, which uses every token.
+    The counts are args.document_counts by split, of the splits that the run draws samples from; none of a family that
+    uses every token.
 
     Raises:
         UserError: a missing, empty, foreign or truncated file, tokens beyond the vocabulary, or a split without a
@@ -145,38 +145,24 @@ def _check_index(flag: str, path: str, index: _Index) -> int:
 
 
 def _check_splits(flag: str, prefix: str, index: _Index, whole: str | None, args: Namespace) -> None:
-    """Refuses a split with no whole document, or with none that BERT can use; adds to args.document_counts.
+    """Refuses a split with no whole document, or with none that the model can use; adds to args.document_counts.
 
     Args:
         whole: the split that all documents are for; None where --split cuts them.
     """
-    is_bert = args.model == "bert"
-    documents = len(index.ends) - 1 if is_bert else len(index.lengths)
-    edges = {whole: (0, documents)} if whole else _split_edges(args.split, documents)
+    own = family(args.model)
+    units = own.units(index.lengths, index.ends)
+    edges = {whole: (0, units)} if whole else _split_edges(args.split, units)
     for split, (begin, end) in edges.items():
         if begin == end:
             raise UserError(
-                f"--split {args.split} leaves none of the {documents} documents of {flag} {prefix} for {split}: give "
-                "it a larger share, or 0"
+                f"--split {args.split} leaves none of the {units} documents of {flag} {prefix} for {split}: give it a "
+                "larger share, or 0"
             )
-        if is_bert and (split == "train" or args.eval_iters):
-            counts = count_documents(index.lengths, index.ends, begin, end, pairs=not args.bert_no_binary_head)
-            if counts.unused == counts.documents:
-                raise UserError(
-                    f"{flag}: {prefix} has no document for {split} that BERT can use: "
-                    f"{describe_unused({split: counts})}; {_way_out(counts, args)}"
-                )
-            args.document_counts[split] = args.document_counts.get(split, DocumentCounts()) + counts
-
-
-def _way_out(counts: DocumentCounts, args: Namespace) -> str:
-    ways = ["other data" if args.split is None else "another --split"]
-    if counts.long_sentence:
-        ways.append("data made anew by tools/preprocess_data.py --split-sentences, which cuts long sentences")
-    if counts.one_sentence:
-        ways.append("data made with --split-sentences and a --sentence-splitter that finds more")
-        ways.append("--bert-no-binary-head")
-    return f"give {', or '.join(ways)}"
+        counts = own.check_documents(index.lengths, index.ends, begin, end, split, f"{flag}: {prefix}", args)
+        if counts is not None:
+            known = args.document_counts.get(split)
+            args.document_counts[split] = counts if known is None else known + counts
 
 
 def _split_edges(split: str, documents: int) -> dict[str, tuple[int, int]]:

@@ -5,7 +5,7 @@ from argparse import Namespace
 from dslm_patches.errors import UserError
 from dslm_patches.schemes import OptionError, SchemeOptions
 from dslm_patches.schemes.dslm import residual_squares
-from megatron.dslm.one_line_parser import spelled
+from megatron.dslm.config.one_line_parser import spelled
 
 _DSLM_ONLY = ("dslm_k", "dslm_alpha", "dslm_lambda_sq", "dslm_beta_sq", "dslm_input_correlation")
 _ARGUMENTS = {

@@ -15,10 +15,11 @@ from megatron.dslm.arguments.validate import resolve_schedule, validate_finetuni
 from megatron.dslm.checkpoints.settings import TASK_DATA
 from megatron.dslm.config.files import add_config_flags, config_of, print_config_and_exit, set_defaults
 from megatron.dslm.config.flags import add_section
-from megatron.dslm.config.sections import FINETUNING, settings_given
+from megatron.dslm.config.one_line_parser import OneLineParser, spelled
 from megatron.dslm.data.tokenizer import build_tokenizer
 from megatron.dslm.logging.run_folder import check_owner
-from megatron.dslm.one_line_parser import OneLineParser, spelled
+from megatron.dslm.models.bert_classifier import ENCODER
+from megatron.dslm.models.sections import finetuning_sections, settings_given
 from megatron.dslm.tasks import TASKS, Example
 from megatron.dslm.tasks.base import count_labels
 from megatron.dslm.tasks.features import check_lengths
@@ -34,9 +35,9 @@ def build_finetune_parser() -> OneLineParser:
         "(gloo) or GPU (NCCL).",
         allow_abbrev=False,
     )
-    for section in FINETUNING:
+    for section in finetuning_sections(ENCODER):
         # --epochs 0 needs no learning rate
-        add_section(parser, section, defaults=program_defaults("bert"), optional=("lr",))
+        add_section(parser, section, defaults=program_defaults(ENCODER), optional=("lr",))
     add_config_flags(parser)
     return parser
 
@@ -51,13 +52,13 @@ def parse_finetune_args(argv: Sequence[str] | None = None) -> Namespace:
     """
     parser = build_finetune_parser()
     try:
-        given = config_of(argv, FINETUNING)
+        given = config_of(argv, finetuning_sections(ENCODER))
         saved = _defaults_from_pretrained(parser, argv, given.get("pretrained_checkpoint"))
         set_defaults(parser, given)
-        print_config_and_exit(parser, argv, FINETUNING)
+        print_config_and_exit(parser, argv, finetuning_sections(ENCODER))
         args = parser.parse_args(argv)
-        args.given = settings_given(args, FINETUNING, program_defaults("bert"))
-        args.model = "bert"
+        args.given = settings_given(args, finetuning_sections(ENCODER), program_defaults(ENCODER))
+        args.model = ENCODER
         args.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         args.rank = int(os.environ.get("RANK", "0"))
         check_partners(args)
@@ -76,7 +77,7 @@ def _defaults_from_pretrained(
     folder = peek.parse_known_args(argv)[0].pretrained_checkpoint
     if folder is None:
         return {}
-    saved = pretrained_arguments(folder, "bert")
+    saved = pretrained_arguments(folder, ENCODER)
     known = {action.dest for action in parser._actions}
     defaults = {name: value for name, value in saved.items() if name in known}
     defaults["group_query_attention"] = saved["num_query_groups"] != saved["num_attention_heads"]

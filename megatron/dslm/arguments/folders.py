@@ -9,8 +9,8 @@ from dslm_patches.errors import UserError
 from megatron.dslm.checkpoints.folder import find_checkpoint
 from megatron.dslm.checkpoints.saved_arguments import can_be_overridden, check_resume, read_arguments
 from megatron.dslm.checkpoints.settings import CLASS_OF, CLASSES, OnResume
+from megatron.dslm.config.one_line_parser import spelled
 from megatron.dslm.logging.run_folder import check_owner
-from megatron.dslm.one_line_parser import spelled
 
 _PROBE_BYTES = 1 << 16
 

@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from dslm_patches.errors import UserError
-from megatron.dslm.one_line_parser import spelled
+from megatron.dslm.config.one_line_parser import spelled
 
 
 def resolve_layout(args: Namespace) -> None:

@@ -12,21 +12,22 @@ from megatron.dslm.arguments.pretrained import FREE, check_against_pretrained, p
 from megatron.dslm.arguments.validate import validate
 from megatron.dslm.config.files import add_config_flags, config_of, print_config_and_exit, set_defaults
 from megatron.dslm.config.flags import add_section
-from megatron.dslm.config.sections import pretraining_sections, settings_given
+from megatron.dslm.config.one_line_parser import OneLineParser
 from megatron.dslm.data.content import describe_data
-from megatron.dslm.one_line_parser import OneLineParser
+from megatron.dslm.models.family import family
+from megatron.dslm.models.sections import pretraining_sections, settings_given
 
 
 def program_defaults(model: str) -> dict[str, str]:
     """Defaults that a model's programs have of their own, by the setting's name."""
-    return {"tokenizer_type": {"bert": "BertWordPieceLowerCase", "gpt": "GPT2BPETokenizer"}[model]}
+    return {"tokenizer_type": family(model).tokenizer_types[0]}
 
 
 def build_parser(model: str) -> OneLineParser:
-    """The parser of pretrain_bert.py ("bert") or pretrain_gpt.py ("gpt"), flags in groups."""
+    """The parser of the program that pretrains a family, flags in groups."""
     parser = OneLineParser(
-        prog=f"pretrain_{model}.py",
-        description=f"Pretrain a {model.upper()} on megatron-core, with DeepScaleLM or another depth scheme. "
+        prog=family(model).program,
+        description=f"Pretrain a {family(model).title} on megatron-core, with DeepScaleLM or another depth scheme. "
         "Run by torchrun, or plainly for one process; on CPU (gloo) or GPU (NCCL).",
         allow_abbrev=False,
     )

@@ -4,8 +4,8 @@ from argparse import Namespace
 from collections.abc import Callable
 
 from dslm_patches.errors import UserError
-from megatron.dslm.config.sections import all_settings
-from megatron.dslm.one_line_parser import spelled
+from megatron.dslm.config.one_line_parser import spelled
+from megatron.dslm.models.sections import all_settings
 
 _PARTNERS: tuple[tuple[tuple[str, ...], Callable[[Namespace], bool], str], ...] = (
     (

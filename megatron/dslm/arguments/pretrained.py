@@ -11,7 +11,8 @@ from dslm_patches.hf_folder import weight_files
 from megatron.dslm.checkpoints.folder import find_checkpoint
 from megatron.dslm.checkpoints.saved_arguments import read_arguments
 from megatron.dslm.checkpoints.settings import ARCHITECTURE, DROPOUT, SCHEME
-from megatron.dslm.one_line_parser import spelled
+from megatron.dslm.config.one_line_parser import spelled
+from megatron.dslm.models.family import family
 
 FLAG = "--pretrained-checkpoint"
 FREE = ("seq_length", *DROPOUT)
@@ -24,7 +25,7 @@ def pretrained_arguments(folder: str, model: str) -> dict[str, Any]:
 
     Args:
         folder: what --save of the trainer wrote, or a Hugging Face folder.
-        model: "bert" or "gpt", which it must hold.
+        model: the name of the family that it must hold.
 
     Raises:
         UserError: nothing there, or another model.
@@ -34,7 +35,7 @@ def pretrained_arguments(folder: str, model: str) -> dict[str, Any]:
     if is_hf_folder(folder):
         if find_spec("transformers") is None:
             raise UserError(f"{FLAG} {folder} is a Hugging Face folder: pip install 'dslm-megatron[hf]' to read it")
-        from megatron.dslm.huggingface import hf_arguments  # which itself needs this package
+        from megatron.dslm.huggingface.fields import hf_arguments  # which itself needs this package
 
         saved = hf_arguments(folder, FLAG)
         weight_files(folder, FLAG)
@@ -46,10 +47,12 @@ def pretrained_arguments(folder: str, model: str) -> dict[str, Any]:
     else:
         checkpoint = find_checkpoint(folder, FLAG)
         if checkpoint is None:
-            raise UserError(f"{FLAG} {folder} holds no checkpoint of pretrain_{model}.py, and no Hugging Face model")
+            raise UserError(
+                f"{FLAG} {folder} holds no checkpoint of {family(model).program}, and no Hugging Face model"
+            )
         saved = read_arguments(checkpoint, FLAG)
     if saved["model"] != model:
-        raise UserError(f"{FLAG} {folder} holds a {saved['model'].upper()}, not a {model.upper()}")
+        raise UserError(f"{FLAG} {folder} holds a {family(saved['model']).title}, not a {family(model).title}")
     found = {name: saved[name] for name in (*_WANTED, "vocab_file") if name in saved}
     if found.get("tokenizer_sha256") is None:
         found.pop("tokenizer_sha256", None)

@@ -8,8 +8,9 @@ from dslm_patches.theory.ffn import FFN_ACTIVATIONS
 from megatron.dslm.arguments.depth import resolve_depth_scheme
 from megatron.dslm.arguments.folders import check_folders, recorded
 from megatron.dslm.arguments.layout import resolve_layout
-from megatron.dslm.config.sections import all_settings
-from megatron.dslm.one_line_parser import spelled
+from megatron.dslm.config.one_line_parser import spelled
+from megatron.dslm.models.family import family
+from megatron.dslm.models.sections import all_settings
 
 _TRACING = {
     "trace_theory": False,
@@ -67,8 +68,6 @@ def _check_ranges(args: Namespace) -> None:
             settings[name].check(value)
         elif isinstance(value, float) and not math.isfinite(value):  # an option of a command's own
             raise UserError(f"{spelled(name)} must be a finite number, not {value}")
-    if getattr(args, "mask_prob", 0.15) == 0.0:
-        raise UserError("--mask-prob must be above 0: masked LM needs tokens to predict")
 
 
 def _resolve_architecture(args: Namespace) -> None:
@@ -96,8 +95,7 @@ def _resolve_architecture(args: Namespace) -> None:
         raise UserError(
             f"--seq-length {args.seq_length} is longer than --max-position-embeddings {args.max_position_embeddings}"
         )
-    if args.model == "bert" and args.seq_length < 8:
-        raise UserError(f"--seq-length {args.seq_length} is too short for [CLS] A [SEP] B [SEP]: give 8 or more")
+    family(args.model).check(args)
 
 
 def _resolve_query_groups(args: Namespace) -> None:
@@ -166,9 +164,13 @@ def _check_data_flags(args: Namespace) -> None:
 
 
 def _check_tokenizer_flags(args: Namespace) -> None:
+    own = family(args.model)
+    if args.tokenizer_type not in own.tokenizer_types:
+        raise UserError(
+            f"--tokenizer-type {args.tokenizer_type} cannot be a {own.title}'s: give one of "
+            f"{', '.join(own.tokenizer_types)}"
+        )
     if args.tokenizer_type == "GPT2BPETokenizer":
-        if args.model == "bert":
-            raise UserError("--tokenizer-type GPT2BPETokenizer has no [MASK]: BERT needs BertWordPieceLowerCase")
         if args.merge_file is None:
             raise UserError("--tokenizer-type GPT2BPETokenizer needs --merge-file")
     elif args.merge_file is not None:

@@ -20,13 +20,12 @@ from megatron.dslm.checkpoints.folder import iteration_folder, none_complete, sa
 from megatron.dslm.checkpoints.manifest import UnreadError, check_digests, check_sizes, read_manifest
 from megatron.dslm.checkpoints.saved_arguments import check_resume, read_arguments
 from megatron.dslm.checkpoints.settings import LAYOUT
-from megatron.dslm.checkpoints.state import named_chunks, sharded_models, sharded_rng_state, sharded_state
+from megatron.dslm.checkpoints.state import TrainState, named_chunks, sharded_models, sharded_rng_state, sharded_state
+from megatron.dslm.distributed.random_states import set_random_states
+from megatron.dslm.distributed.ranks import from_all_ranks, from_first_rank
 from megatron.dslm.faults.diagnosis import OtherRankError
-from megatron.dslm.random_states import set_random_states
-from megatron.dslm.ranks import from_all_ranks, from_first_rank
-from megatron.dslm.training.adam_steps import choose_kernel, translate_steps
-from megatron.dslm.training.optimization import held_settings
-from megatron.dslm.training.step import Trainer
+from megatron.dslm.optimizer.adam_steps import choose_kernel, translate_steps
+from megatron.dslm.optimizer.build import held_settings
 
 _FAULTS_OF_THE_FOLDER = (safe_loading.UnsafeCheckpointError, CheckpointingException, OSError)
 """What a foreign or forged folder raises: damage is found before, by the checksums. All else is not its fault."""
@@ -93,7 +92,7 @@ def _checked(flag: str, found: Any) -> Any:
     return found
 
 
-def load_checkpoint(args: Namespace, folder: str, trainer: Trainer) -> tuple[int, dict[str, Any]]:
+def load_checkpoint(args: Namespace, folder: str, trainer: TrainState) -> tuple[int, dict[str, Any]]:
     """Fills model, optimizer, schedule and RNG from a checkpoint of any layout; its iteration and the run's own values.
 
     The RNG states of dropout belong to ranks and devices: they are restored when the layout is the saved one on the

@@ -18,17 +18,16 @@ from dslm_patches.files import write_synced
 from megatron.dslm.checkpoints.folder import begin_folder, iteration_folder, publish_folder
 from megatron.dslm.checkpoints.manifest import require_sizes, write_manifest
 from megatron.dslm.checkpoints.saved_arguments import write_arguments
-from megatron.dslm.checkpoints.state import METADATA, sharded_models, sharded_rng_state, sharded_state
+from megatron.dslm.checkpoints.state import METADATA, TrainState, sharded_models, sharded_rng_state, sharded_state
 from megatron.dslm.checkpoints.writer import CommonSave, Writer
-from megatron.dslm.ranks import from_all_ranks, from_first_rank
-from megatron.dslm.training.step import Trainer
+from megatron.dslm.distributed.ranks import from_all_ranks, from_first_rank
 
 
 class SaveError(RuntimeError):
     """A checkpoint could not be written. Those before it are as they were."""
 
 
-def checkpoint_state(args: Namespace, iteration: int, trainer: Trainer, run: dict[str, Any]) -> dict[str, Any]:
+def checkpoint_state(args: Namespace, iteration: int, trainer: TrainState, run: dict[str, Any]) -> dict[str, Any]:
     """Everything needed to go on, in any layout. Call it on all ranks.
 
     Args:

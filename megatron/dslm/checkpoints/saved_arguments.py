@@ -13,8 +13,9 @@ from dslm_patches.errors import UserError
 from dslm_patches.files import write_synced
 from dslm_patches.schemes import SchemeOptions
 from megatron.dslm.checkpoints.settings import ARCHITECTURE, CLASSES, DROPOUT, LAYOUT, SCHEME, START, OnResume
+from megatron.dslm.config.one_line_parser import spelled
 from megatron.dslm.data.content import PATH_FLAGS
-from megatron.dslm.one_line_parser import spelled
+from megatron.dslm.models.family import NAMES, family
 
 ARGUMENTS = "arguments.json"
 _BY_CONTENT = ("vocab_file", "merge_file")
@@ -62,8 +63,8 @@ def read_arguments(folder: str, flag: str = "--load") -> dict[str, Any]:
             raise UserError("not an object")
     except (OSError, ValueError) as error:
         raise UserError(f"{flag}: {path} cannot be read: {error}") from None
-    if "data_order" not in saved and saved.get("model") == "bert":
-        saved["rotary_base"] = 10000  # what an earlier version's BERT had, whatever its flag said
+    if saved.get("model") in NAMES:
+        family(saved["model"]).upgrade(saved)
     missing = [name for name in (*ARCHITECTURE, *SCHEME, *DROPOUT, "vocab_size", "iteration") if name not in saved]
     if missing:
         raise UserError(f"{flag}: {path} does not say {', '.join(missing)}")
@@ -86,9 +87,8 @@ def check_resume(args: Namespace, saved: dict[str, Any], folder: str) -> None:
     """
     now = recorded_settings(args)
     if now["model"] != saved["model"]:
-        raise UserError(
-            f"--load: {folder} holds a {saved['model'].upper()}, and this program trains a {args.model.upper()}"
-        )
+        theirs, ours = family(saved["model"]).title, family(args.model).title
+        raise UserError(f"--load: {folder} holds a {theirs}, and this program trains a {ours}")
     if (now["tokenizer_sha256"], now["vocab_size"]) != (
         saved.get("tokenizer_sha256") or now["tokenizer_sha256"],
         saved["vocab_size"],

@@ -3,16 +3,15 @@
 Read without torch. Each setting says its class where it is defined, in megatron.dslm.config.
 """
 
-from megatron.dslm.config.model import BertModelConfig, DepthSchemeConfig, ModelConfig
-from megatron.dslm.config.sections import names
+from megatron.dslm.config.model import DepthSchemeConfig, ModelConfig
 from megatron.dslm.config.setting import OnResume, spelled
+from megatron.dslm.models.family import families
+from megatron.dslm.models.sections import names
 
 SCHEME = (*names(OnResume.NEVER, (DepthSchemeConfig,)), "seq_length")
 """Settings that make a model's depth scheme."""
-ARCHITECTURE = (
-    "model",
-    *(name for name in names(OnResume.NEVER, (ModelConfig, BertModelConfig)) if name not in SCHEME),
-)
+_MODEL = (ModelConfig, *(section for one in families() for section in one.model_settings))
+ARCHITECTURE = ("model", *(name for name in names(OnResume.NEVER, _MODEL) if name not in SCHEME))
 """Settings that make its function and its tensors."""
 DROPOUT = names(OnResume.BY_NAME, (ModelConfig,))
 """Part of the scheme too under DeepScaleLM, whose head scale follows from them."""

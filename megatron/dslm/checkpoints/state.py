@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from megatron.core import parallel_state
 from megatron.core.dist_checkpointing.mapping import ShardedObject
 from megatron.core.utils import unwrap_model
 
-from megatron.dslm.random_states import random_states
-from megatron.dslm.training.step import Trainer
+from megatron.dslm.distributed.random_states import random_states
 
 # Any layout can load the optimizer state, at the price of gathering it on save.
 METADATA = {
@@ -18,6 +17,21 @@ METADATA = {
     "singleton_local_shards": False,
     "chained_optim_avoid_prefix": True,
 }
+
+
+class TrainState(Protocol):
+    """What a checkpoint holds of a run, as its trainer has it.
+
+    Attributes:
+        chunks: this rank's wrapped model chunks.
+        optimizer, scheduler: megatron-core's.
+        consumed_samples: training samples that the run has gone through.
+    """
+
+    chunks: list[Any]
+    optimizer: Any
+    scheduler: Any
+    consumed_samples: int
 
 
 def named_chunks(chunks: list[Any]) -> list[tuple[str, Any]]:
@@ -33,7 +47,7 @@ def sharded_models(chunks: list[Any]) -> dict[str, Any]:
     return {name: chunk.sharded_state_dict(metadata=dict(METADATA)) for name, chunk in named_chunks(chunks)}
 
 
-def sharded_state(trainer: Trainer, *, is_loading: bool) -> dict[str, Any]:
+def sharded_state(trainer: TrainState, *, is_loading: bool) -> dict[str, Any]:
     """The sharded weights and optimizer state."""
     models = sharded_models(trainer.chunks)
     with _offsets_without_padding(trainer.optimizer):

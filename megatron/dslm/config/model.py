@@ -87,21 +87,3 @@ class DepthSchemeConfig:
     """the original project's: its residual scaling"""
     xavier_flag_sigma: bool = setting(SPELLING, False)
     """the original project's: --depth-scheme xavier"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BertModelConfig:
-    """BERT"""
-
-    bert_no_binary_head: bool = setting(NEVER, False)
-    """masked LM alone, no next-sentence head"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BertDataConfig:
-    """BERT's samples"""
-
-    mask_prob: float = setting(BY_NAME, 0.15, bounds=PROBABILITY)
-    """share of tokens that are predicted"""
-    short_seq_prob: float = setting(BY_NAME, 0.1, bounds=PROBABILITY)
-    """share of shorter sequences"""

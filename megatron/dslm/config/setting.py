@@ -19,7 +19,7 @@ from enum import Enum
 from typing import Any
 
 from dslm_patches.errors import UserError
-from megatron.dslm.one_line_parser import spelled
+from megatron.dslm.config.one_line_parser import spelled
 
 _KEY = "setting"
 

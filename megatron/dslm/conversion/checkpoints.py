@@ -3,7 +3,6 @@
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,8 +16,10 @@ from megatron.dslm.checkpoints.manifest import check_digests, read_manifest
 from megatron.dslm.checkpoints.saved_arguments import read_arguments
 from megatron.dslm.conversion.classes import PARTS, check_class, default_class, labels
 from megatron.dslm.conversion.tokenizers import checked_tokenizer, folder_tokenizer, special_ids, tokenizer_files
-from megatron.dslm.huggingface import config_fields, hf_arguments, load_hf_weights, vocabulary_multiple
-from megatron.dslm.libraries import prepare_libraries
+from megatron.dslm.distributed.libraries import prepare_libraries
+from megatron.dslm.huggingface.fields import config_fields, hf_arguments, vocabulary_multiple
+from megatron.dslm.huggingface.weights import load_hf_weights
+from megatron.dslm.models.family import family
 from megatron.dslm.tasks import TASKS
 
 
@@ -29,7 +30,7 @@ def to_huggingface(
 
     Args:
         vocab_file, merge_file: the tokenizer of the run, to go into the folder.
-        model_class: of BERT_CLASSES or GPT_CLASSES; by default the one that has all the heads of the checkpoint.
+        model_class: of the family's classes; by default the one that has all the heads of the checkpoint.
 
     Raises:
         UserError: no checkpoint, another tokenizer, a class that does not go with the model; the flag is named.
@@ -48,17 +49,16 @@ def to_huggingface(
     args = model_arguments(saved, SimpleNamespace(vocab_size=saved["vocab_size"]))
 
     prepare_libraries()
-    from dslm_patches.hf import DslmBertConfig, DslmGPTConfig
+    import dslm_patches.hf
     from dslm_patches.hf.convert import to_hf
     from dslm_patches.hf.export import export_model
     from dslm_patches.hf.tensor_names import correspondences
     from dslm_patches.mcore.shards import layout_free_name
     from megatron.dslm.checkpoints.load import load_weights
 
-    is_bert = saved["model"] == "bert"
-    config = (DslmBertConfig if is_bert else DslmGPTConfig)(
-        **config_fields(saved), **special_ids(tokenizer), **labels(saved)
-    )
+    own = family(saved["model"])
+    build_config = getattr(dslm_patches.hf, f"Dslm{own.hf_name}Config")
+    config = build_config(**config_fields(saved), **special_ids(tokenizer), **labels(saved))
     with _built(args, initialize=False) as chunks:
         missing = load_weights(chunks, folder)
         if missing:
@@ -67,7 +67,7 @@ def to_huggingface(
     parts = {one.megatron: one.part for one in correspondences(config)}
     kept = {name: one for name, one in state.items() if parts.get(name, "body") in {"body", *PARTS[chosen]}}
     left_out = {parts[name] for name in state.keys() - kept.keys()}
-    name = f"Dslm{'Bert' if is_bert else 'GPT'}{chosen}"
+    name = f"Dslm{own.hf_name}{chosen}"
     export_model(
         to_hf(kept, config),
         config,
@@ -134,8 +134,8 @@ def _built(args: Namespace, *, initialize: bool) -> Iterator[list[Any]]:
     """The model of the arguments on process groups of one rank, for a while."""
     from megatron.core.num_microbatches_calculator import destroy_num_microbatches_calculator
 
-    from megatron.dslm.initialize import initialize as bring_up
-    from megatron.dslm.initialize import shut_down
+    from megatron.dslm.distributed.initialize import initialize as bring_up
+    from megatron.dslm.distributed.initialize import shut_down
 
     bring_up(args)
     try:
@@ -152,20 +152,16 @@ def _built(args: Namespace, *, initialize: bool) -> Iterator[list[Any]]:
 def _provider(args: Namespace) -> Any:
     task = getattr(args, "task", None)
     if task is None:
-        return import_module(f"megatron.dslm.models.{args.model}").provide_model
-    from megatron.dslm.models.classification import model_provider
+        return family(args.model).model().provide_model
+    from megatron.dslm.models.bert_classifier.model import model_provider
 
     return model_provider(TASKS[task])
 
 
 def _facts(saved: dict[str, Any]) -> dict[str, str]:
-    goals = "next-token prediction"
-    if saved.get("task") is not None:
-        goals = f"fine-tuned for {saved['task']}"
-    elif saved["model"] == "bert":
-        goals = "masked LM" + ("" if saved["bert_no_binary_head"] else " and next-sentence prediction")
+    task = saved.get("task")
     return {
-        "objective": goals,
+        "objective": family(saved["model"]).objective(saved) if task is None else f"fine-tuned for {task}",
         "iterations": f"{saved['iteration']:,}",
         "sequence length": str(saved["seq_length"]),
         "dropout": f"{saved['hidden_dropout']} hidden, {saved['attention_dropout']} attention",
@@ -175,8 +171,9 @@ def _facts(saved: dict[str, Any]) -> dict[str, str]:
 
 def _described(saved: dict[str, Any], tensors: Mapping[str, Any]) -> str:
     millions = sum(one.numel() for one in tensors.values()) / 1e6
+    size = f"{saved['num_layers']} layers x {saved['hidden_size']}"
     return (
-        f"{saved['model'].upper()}, {saved['num_layers']} layers x {saved['hidden_size']}, {saved['depth_scheme']} "
+        f"{family(saved['model']).title}, {size}, {saved['depth_scheme']} "
         f"{saved['norm_placement']}-LN, iteration {saved['iteration']:,}, {len(tensors)} tensors, "
         f"{millions:.2f} M parameters"
     )

@@ -3,10 +3,9 @@
 from typing import Any
 
 from dslm_patches.errors import UserError
+from megatron.dslm.models.family import family
 from megatron.dslm.tasks import TASKS
 
-BERT_CLASSES = ("ForPreTraining", "ForMaskedLM", "ForSequenceClassification", "ForMultipleChoice", "Model")
-GPT_CLASSES = ("ForCausalLM", "Model")
 PARTS = {
     "ForPreTraining": {"lm_head", "pooler", "binary_head"},
     "ForMaskedLM": {"lm_head"},
@@ -20,11 +19,9 @@ PARTS = {
 
 def default_class(saved: dict[str, Any]) -> str:
     """The class that has all the heads of a checkpoint with these recorded arguments."""
-    if saved["model"] == "gpt":
-        return "ForCausalLM"
     if saved.get("task") is not None:
         return "ForMultipleChoice" if TASKS[saved["task"]].choices > 1 else "ForSequenceClassification"
-    return "ForMaskedLM" if saved["bert_no_binary_head"] else "ForPreTraining"
+    return family(saved["model"]).hf_class(saved)
 
 
 def check_class(chosen: str, saved: dict[str, Any]) -> None:
@@ -33,10 +30,10 @@ def check_class(chosen: str, saved: dict[str, Any]) -> None:
     Raises:
         UserError: it does not; --model-class is named.
     """
-    known = GPT_CLASSES if saved["model"] == "gpt" else BERT_CLASSES
+    known = family(saved["model"]).hf_classes
     if chosen not in known:
         raise UserError(
-            f"--model-class {chosen} does not go with a {saved['model'].upper()}: give one of {', '.join(known)}"
+            f"--model-class {chosen} does not go with a {family(saved['model']).title}: give one of {', '.join(known)}"
         )
     if saved.get("task") is not None and chosen not in (default_class(saved), "Model"):
         raise UserError(f"--model-class {chosen}: a model fine-tuned for {saved['task']} is {default_class(saved)}")

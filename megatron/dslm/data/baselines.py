@@ -52,17 +52,18 @@ class Baselines:
         return {"unigrams": self.unigrams} | ({} if self.bigrams is None else {"bigrams": self.bigrams})
 
 
-def baselines(args: Namespace, dataset: tuple[type, Any]) -> Baselines | None:
+def baselines(args: Namespace, dataset: tuple[type, Any], *, causal: bool) -> Baselines | None:
     """Counts, or reads what was counted before; None without a validation split. For one rank.
 
     Args:
         dataset: class and configuration of the samples, as for `build_datasets`.
+        causal: the model sees what is before a token alone, so that pairs of tokens are a measure of it.
     """
     parts = {split: [part for part in parts_of(args, *dataset) if part.split is split] for split in Split}
     train, valid = parts[Split.train], parts[Split.valid]
     if not valid:
         return None
-    pairs = args.model == "gpt" and args.tokenizer.vocab_size <= LARGEST_VOCABULARY
+    pairs = causal and args.tokenizer.vocab_size <= LARGEST_VOCABULARY
     path = _path(args, train, valid, pairs, dataset[1].path_to_cache)
     known = _read(path)
     if known is not None:

@@ -5,7 +5,7 @@ import os
 from argparse import Namespace
 
 from dslm_patches.errors import UserError
-from megatron.dslm.one_line_parser import spelled
+from megatron.dslm.config.one_line_parser import spelled
 
 _BLOCK_BYTES = 1 << 16
 _BLOCKS = 64

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import IO
 
 from dslm_patches.errors import UserError
+from megatron.dslm.config.one_line_parser import spelled
 from megatron.dslm.logging.run_folder import FOLDERS
-from megatron.dslm.one_line_parser import spelled
 
 LOCK = ".run.lock"
 _PATIENCE_SECONDS = 2.0

@@ -11,7 +11,7 @@ from dslm_patches.errors import UserError
 from dslm_patches.files import write_aside
 from megatron.dslm.checkpoints.folder import saved_iterations
 from megatron.dslm.checkpoints.saved_arguments import recorded_settings
-from megatron.dslm.one_line_parser import spelled
+from megatron.dslm.config.one_line_parser import spelled
 
 MARK = "run.json"
 FOLDERS = ("tensorboard_dir", "trace_dir", "output_dir")

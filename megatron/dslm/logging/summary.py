@@ -12,11 +12,11 @@ from megatron.core.transformer.module import param_is_not_shared
 
 from dslm_patches.schemes import DepthScheme, WeightRole
 from dslm_patches.schemes.table import scheme_table
-from megatron.dslm.config.sections import as_flags
 from megatron.dslm.data.baselines import Baselines
-from megatron.dslm.data.usable_documents import describe_unused
 from megatron.dslm.models.build import padded_vocab_size
+from megatron.dslm.models.family import family
 from megatron.dslm.models.mcore_config import transformer_impl, uses_cpu_kernels
+from megatron.dslm.models.sections import as_flags
 
 
 def count_parameters(chunks: list[Any]) -> int:
@@ -37,7 +37,7 @@ def body_roles(args: Namespace) -> list[WeightRole]:
     roles = [WeightRole.WORD_EMBEDDING]
     if args.position_embedding_type == "learned_absolute":
         roles.append(WeightRole.POSITION_EMBEDDING)
-    if args.model == "bert" and not args.bert_no_binary_head:
+    if family(args.model).has_segments(args):
         roles.append(WeightRole.TOKENTYPE_EMBEDDING)
     roles += [WeightRole.QUERY, WeightRole.KEY, WeightRole.VALUE, WeightRole.ATTENTION_OUTPUT]
     return [*roles, WeightRole.FFN_UP, WeightRole.FFN_DOWN]
@@ -45,14 +45,8 @@ def body_roles(args: Namespace) -> list[WeightRole]:
 
 def model_roles(args: Namespace) -> list[WeightRole]:
     """The weight roles that a pretrained model of these arguments has, from the bottom up."""
-    roles = body_roles(args)
-    if args.model == "bert":
-        roles.append(WeightRole.LM_HEAD_TRANSFORM)
-    if args.model == "bert" and not args.bert_no_binary_head:
-        roles += [WeightRole.POOLER, WeightRole.BINARY_HEAD]
-    if args.untie_embeddings_and_output_weights:
-        roles.append(WeightRole.OUTPUT)
-    return roles
+    output = [WeightRole.OUTPUT] if args.untie_embeddings_and_output_weights else []
+    return [*body_roles(args), *family(args.model).head_roles(args), *output]
 
 
 def print_summary(
@@ -75,12 +69,12 @@ def print_summary(
         return
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     sizes = ", ".join(f"{name} {size:,}" for name, size in samples.items())
-    unused = describe_unused(getattr(args, "document_counts", {}))  # fine-tuning has none
+    unused = family(args.model).describe_unused(getattr(args, "document_counts", {}))  # fine-tuning has none
     virtual = args.virtual_pipeline_model_parallel_size
     grouped = f" in {args.num_query_groups} query groups" if args.num_query_groups != args.num_attention_heads else ""
     decay = f" over {args.lr_decay_iters}" if args.lr_decay_iters != args.train_iters else ""
     print(
-        f"model: {args.model.upper()}, {args.num_layers} layers x {args.hidden_size}, "
+        f"model: {family(args.model).title}, {args.num_layers} layers x {args.hidden_size}, "
         f"{args.num_attention_heads} heads{grouped}, FFN {args.ffn_hidden_size} {args.activation}, sequence "
         f"{args.seq_length}, {parameters / 1e6:.2f} M parameters\n"
         f"layout: {args.world_size} ranks = tensor {args.tensor_model_parallel_size} x pipeline "

@@ -10,7 +10,8 @@ from dslm_patches.schemes.prediction import predict, prediction_band
 from dslm_patches.theory.moments import Moments, OutsideTheoryWarning
 from dslm_patches.tracing.record import TraceRecord
 from dslm_patches.tracing.trace_file import Prediction, TraceHeader
-from megatron.dslm.arguments.shape import shape_from_flags
+from megatron.dslm.models.family import family
+from megatron.dslm.models.shape import shape_from_flags
 
 
 def trace_header(args: Namespace, scheme: DepthScheme, record: TraceRecord, warn: Callable[[str], None]) -> TraceHeader:
@@ -20,7 +21,9 @@ def trace_header(args: Namespace, scheme: DepthScheme, record: TraceRecord, warn
         args: the run's, with `trace_sites`, `trace_theory` and `tokenizer.vocab_size`.
         warn: called with each warning about the prediction's domain.
     """
-    title = f"{args.model.upper()} {args.num_layers} x {args.hidden_size}, {scheme.name}, {scheme.norm_placement}-LN"
+    title = (
+        f"{family(args.model).title} {args.num_layers} x {args.hidden_size}, {scheme.name}, {scheme.norm_placement}-LN"
+    )
     prediction = _predict(args, scheme, record, warn) if args.trace_theory else None
     return TraceHeader(title, args.num_layers, list(args.trace_sites), prediction)
 

@@ -8,10 +8,10 @@ from argparse import Namespace
 import torch
 
 from dslm_patches.theory.ffn import FFN_ACTIVATIONS
+from megatron.dslm.models.family import family
 
 _CARDS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A6000": 155e12, "V100": 125e12}
 """Dense 16-bit products a second of NVIDIA's data sheets, by what a card's name holds; H100 is the SXM card."""
-_MASKED = 0.15
 
 
 def step_flops(args: Namespace) -> float:
@@ -25,9 +25,7 @@ def step_flops(args: Namespace) -> float:
     gated = FFN_ACTIVATIONS[args.activation].gated
     attention = width * (2 * queries + 2 * keys) + 2 * args.seq_length * queries
     layer = attention + (3 if gated else 2) * width * args.ffn_hidden_size
-    head = float(width * args.tokenizer.vocab_size)
-    if args.model == "bert":
-        head = getattr(args, "mask_prob", _MASKED) * (head + width**2)
+    head = family(args.model).head_products(args)
     tokens = args.global_batch_size * args.seq_length
     return 6.0 * tokens * (args.num_layers * layer + head)
 

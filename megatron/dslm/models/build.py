@@ -1,34 +1,21 @@
 """Builds this rank's model chunks with their depth scheme, ready to train."""
 
 from argparse import Namespace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from megatron.core import parallel_state
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.enums import ModelType
-from megatron.core.transformer import ModuleSpec, TransformerConfig
-from megatron.core.transformer.module import Float16Module, MegatronModule
+from megatron.core.transformer import ModuleSpec
+from megatron.core.transformer.module import Float16Module
 
 from dslm_patches.mcore import apply_scheme, layer_spec, model_shape, use_cpu_kernels_around_layers, with_cpu_kernels
 from dslm_patches.schemes import DepthScheme, build_scheme
-from megatron.dslm.arguments.shape import padded_size
-from megatron.dslm.initialize import seed_dropout
+from megatron.dslm.distributed.initialize import seed_dropout
+from megatron.dslm.models.family import ModelProvider
 from megatron.dslm.models.mcore_config import ddp_config, transformer_config, transformer_impl, uses_cpu_kernels
-
-
-class ModelProvider(Protocol):
-    """Builds one chunk of a model: `vp_stage` of this pipeline rank."""
-
-    def __call__(
-        self,
-        args: Namespace,
-        config: TransformerConfig,
-        *,
-        pre_process: bool,
-        post_process: bool,
-        vp_stage: int | None,
-    ) -> MegatronModule: ...
+from megatron.dslm.models.shape import padded_size
 
 
 def padded_vocab_size(args: Namespace) -> int:

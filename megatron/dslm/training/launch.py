@@ -14,12 +14,12 @@ import torch
 from dslm_patches.errors import UserError
 from megatron.dslm.arguments.folders import check_loaded, check_save_is_free
 from megatron.dslm.checkpoints.save import SaveError
+from megatron.dslm.config.one_line_parser import let_the_first_rank_speak
+from megatron.dslm.distributed.initialize import initialize, shut_down
 from megatron.dslm.faults.diagnosis import is_lost_connection
 from megatron.dslm.faults.stop import StoppedEarly, StopRequest
-from megatron.dslm.faults.watch import Watch
-from megatron.dslm.initialize import initialize, shut_down
+from megatron.dslm.faults.watchdog import Watchdog
 from megatron.dslm.logging.folder_locks import FolderLocks
-from megatron.dslm.one_line_parser import let_the_first_rank_speak
 from megatron.dslm.training.step import NonFiniteError
 
 
@@ -27,7 +27,7 @@ from megatron.dslm.training.step import NonFiniteError
 class Job:
     """What connects a run to the rest of the job."""
 
-    watch: Watch
+    watchdog: Watchdog
     stop: StopRequest
 
 
@@ -43,7 +43,7 @@ def launch(args: Namespace, program: str, train: Callable[[Job], None]) -> None:
         program: name of the entry point, in front of that line.
     """
     try:
-        watch = Watch(args, program, initialize(args).another_connection())
+        watchdog = Watchdog(args, program, initialize(args).another_connection())
     except KeyboardInterrupt:
         if args.rank == 0:
             print(f"{program}: interrupted at the start", file=sys.stderr)
@@ -63,14 +63,14 @@ def launch(args: Namespace, program: str, train: Callable[[Job], None]) -> None:
         if args.rank in (0, args.world_size - 1):  # another run may have begun and ended since the flags were checked
             check_save_is_free(args)
             check_loaded(args)
-        train(Job(watch, stop))
+        train(Job(watchdog, stop))
     except BaseException as error:
-        code = _told(error, args, watch)
+        code = _told(error, args, watchdog)
     finally:
         stop.close()
         if code:
             _end_children()
-        watch.stop(failed=code != 0)
+        watchdog.stop(failed=code != 0)
         if locks is not None:
             locks.release()
     if code and torch.cuda.is_available():
@@ -91,18 +91,18 @@ def _end_children() -> None:
     signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
-def _told(error: BaseException, args: Namespace, watch: Watch) -> int:
+def _told(error: BaseException, args: Namespace, watchdog: Watchdog) -> int:
     """Says why the run ends, unless another rank does; the exit code."""
     if isinstance(error, UserError):
         # Most mistakes are found by all ranks; one that a single rank finds is told by that one.
-        return watch.tell(f"error: {error}", 2, speaker=0)
+        return watchdog.tell(f"error: {error}", 2, speaker=0)
     if isinstance(error, (NonFiniteError, SaveError)):
-        return watch.tell(f"stopped: {error}", 1, speaker=args.world_size - 1)
+        return watchdog.tell(f"stopped: {error}", 1, speaker=args.world_size - 1)
     if isinstance(error, KeyboardInterrupt):
-        return watch.tell(f"interrupted at iteration {watch.iteration}", 130)
+        return watchdog.tell(f"interrupted at iteration {watchdog.iteration}", 130)
     if isinstance(error, StoppedEarly):
-        return watch.tell(str(error), error.code)
-    tell = watch.lost_connection if is_lost_connection(error) else watch.failed
+        return watchdog.tell(str(error), error.code)
+    tell = watchdog.lost_connection if is_lost_connection(error) else watchdog.failed
     return tell(_headline(error), _trace(error))
 
 

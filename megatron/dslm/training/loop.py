@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from megatron.dslm.checkpoints.save import SaveError
-from megatron.dslm.checkpoints.saver import Saver
 from megatron.dslm.logging.progress import Progress
 from megatron.dslm.training.launch import Job
+from megatron.dslm.training.saver import Saver
 from megatron.dslm.training.step import NonFiniteError, Trainer
 from megatron.dslm.training.traced_steps import TracedSteps
 
@@ -40,12 +40,12 @@ class Loop:
         run: dict[str, Any],
     ) -> None:
         self._args, self._trainer, self._progress, self._traces = args, trainer, progress, traces
-        self._watch, self._stop = job.watch, job.stop
+        self._watchdog, self._stop = job.watchdog, job.stop
         self._saver = Saver(args, trainer, progress, traces, iteration)
         self._in_a_row = 0
         self.evaluation_due = bool(run.get("evaluation_due"))
-        self._watch.iteration = iteration
-        trainer.beat = self._watch.beat
+        self._watchdog.iteration = iteration
+        trainer.heartbeat = self._watchdog.beat
         trainer.skipped = run.get("skipped", 0)
         if run:
             progress.load_state_dict(run["progress"])
@@ -61,7 +61,7 @@ class Loop:
         Raises:
             NonFiniteError: the loss, the gradient norm or a traced tensor is not finite, and the run is to stop then.
         """
-        self._watch.step(iteration)
+        self._watchdog.step(iteration)
         self.poll()
         try:
             self._step(iteration, iterators, again)
@@ -104,18 +104,18 @@ class Loop:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """What is done inside counts neither as training nor as a hang."""
-        with self._progress.pause(), self._watch.pause():
+        with self._progress.pause(), self._watchdog.pause():
             yield
 
     def poll(self, *, wait: bool = False) -> None:
         """Looks after a save that is under way."""
         if self._saver.is_saving:
-            with self._watch.pause():
+            with self._watchdog.pause():
                 self._saver.poll(wait=wait)
 
     def close(self) -> None:
         """The steps are over: waits for the last save."""
-        self._watch.rest()
+        self._watchdog.rest()
         self._saver.poll(wait=True)
 
     def _not_finite(

@@ -13,12 +13,11 @@ from dslm_patches.schemes import DepthScheme, build_scheme
 from dslm_patches.tracing import Tracer
 from dslm_patches.tracing.record import TraceRecord
 from dslm_patches.tracing.weights import WeightSums
-from megatron.dslm.arguments.shape import shape_from_flags
 from megatron.dslm.data.batches import batch_iterator
 from megatron.dslm.data.datasets import build_datasets
-from megatron.dslm.data.random_batch import random_batch
-from megatron.dslm.initialize import initialize, seed_dropout, shut_down
+from megatron.dslm.distributed.initialize import initialize, seed_dropout, shut_down
 from megatron.dslm.models.mcore_config import transformer_config, uses_cpu_kernels
+from megatron.dslm.models.shape import shape_from_flags
 
 KEPT_BYTES = 2 * 2**30
 """Inputs of layers that are kept at most; deeper models run the layers between kept ones forward twice."""
@@ -31,7 +30,7 @@ def profile(args: Namespace, model: Any, progress: Callable[[], None]) -> tuple[
 
     Args:
         args: the trainer's, for one rank; without data_path the tokens are random.
-        model: megatron.dslm.models.bert or .gpt.
+        model: of `Family.model`.
         progress: called after each layer, forward and backward.
     """
     initialize(args)
@@ -91,7 +90,7 @@ def _one_layer_model(args: Namespace, model: Any) -> Any:
 
 def _first_batch(args: Namespace, model: Any) -> dict[str, Any]:
     if args.data_path is None and args.train_data_path is None:
-        return random_batch(args, args.tokenizer.vocab_size)
+        return model.random_batch(args, args.tokenizer.vocab_size)
     return next(batch_iterator(args, build_datasets(args, model.dataset(args))[0], 0))
 
 

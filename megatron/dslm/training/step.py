@@ -15,7 +15,7 @@ from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.utils import get_model_config
 
-from megatron.dslm.training.update import update_if_finite
+from megatron.dslm.optimizer.update import update_if_finite
 
 Losses = dict[str, float]
 """Loss by name; empty on ranks that do not hold the last pipeline stage."""
@@ -34,7 +34,7 @@ class Trainer:
         forward_step: the model's, in the form megatron-core's schedules call.
         consumed_samples: training samples that the run has gone through.
         skipped: steps whose update was left out, their loss or gradient norm not being finite.
-        beat: called at each forward pass of a micro-batch, for whoever watches whether the run gets on.
+        heartbeat: called at each forward pass of a micro-batch, for whoever watches whether the run gets on.
     """
 
     args: Namespace
@@ -44,7 +44,7 @@ class Trainer:
     scheduler: OptimizerParamScheduler
     consumed_samples: int = 0
     skipped: int = 0
-    beat: Callable[[], None] = lambda: None
+    heartbeat: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         config = get_model_config(self.chunks[0])
@@ -126,7 +126,7 @@ class Trainer:
         step = forward_step or self.forward_step
 
         def beating_step(*args: Any, **kwargs: Any) -> Any:
-            self.beat()
+            self.heartbeat()
             return step(*args, **kwargs)
 
         return get_forward_backward_func()(

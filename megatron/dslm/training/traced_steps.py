@@ -12,9 +12,9 @@ from dslm_patches.schemes import DepthScheme
 from dslm_patches.tracing import Tracer
 from dslm_patches.tracing.alerts import NON_FINITE, Alert, AlertLimits, alerts
 from dslm_patches.tracing.record import TraceRecord
+from megatron.dslm.distributed.random_states import kept_random_states
 from megatron.dslm.logging.progress import Progress
 from megatron.dslm.logging.trace_output import TraceOutput
-from megatron.dslm.random_states import kept_random_states
 from megatron.dslm.training.step import NonFiniteError, Trainer
 
 
