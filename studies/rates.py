@@ -11,20 +11,21 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from megatron.dslm.models.family import NAMES
 from studies.runs import Result, StudyError, add_running_options, train_all
 from studies.small_models import SCHEMES, SEQUENCE, Setting, run_of
 
 GRID: dict[str, tuple[str, ...]] = {
-    "dslm-k0.2": ("3e-3", "1e-2"),
+    "dslm-k0.2": ("1e-2",),
     "dslm-k0.5": ("3e-3", "1e-2", "2e-2"),
-    "dslm-k1": ("3e-3", "1e-2"),
-    "dslm": ("3e-3", "1e-2"),
+    "dslm-k1": ("1e-2",),
+    "dslm": ("1e-2",),
     "megatron": ("1e-3", "3e-3"),
-    "megatron-std0.06": ("1e-3", "3e-3", "1e-2"),
+    "megatron-std0.06": ("1e-3", "3e-3"),
     "megatron-std0.125": ("1e-3", "3e-3", "1e-2"),
     "xavier": ("1e-3", "3e-3"),
     "dslm-k0.5-post": ("3e-4", "1e-3"),
-    "megatron-post": ("3e-4", "1e-3", "3e-3"),
+    "megatron-post": ("3e-4", "1e-3"),
 }
 """Rates by scheme."""
 
@@ -85,7 +86,7 @@ def _cell(seeds: Sequence[Result], best: float) -> str:
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=("gpt", "bert"))
+    parser.add_argument("model", choices=NAMES)
     parser.add_argument("--layers", type=int, required=True)
     parser.add_argument("--hidden-size", type=int, default=64)
     parser.add_argument("--heads", type=int, default=2)
