@@ -17,7 +17,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dslm_patches.errors import UserError
 from megatron.dslm.checkpoints.folder import find_checkpoint
+from megatron.dslm.checkpoints.saved_arguments import read_arguments
 from tests.corpus import ROOT
 
 FORMAT = Path(__file__).parent / "first_format"
@@ -29,8 +31,8 @@ FLAGS = [
     *("--eval-interval", "100", "--log-interval", "1", "--data-path", "data/wikipedia/pieces_text_sentence"),
     *("--vocab-file", VOCABULARY, "--split", "90,5,5", "--make-vocab-size-divisible-by", "64", "--seed", "7"),
 ]
-UNINTERRUPTED = {5: ("6.9270", "0.6816", "2.356"), 6: ("7.0041", "0.7002", "2.611")}
-"""Losses and gradient norm that the run had which was not cut short."""
+UNINTERRUPTED = {5: [6.9270, 0.6816, 2.356], 6: [7.0041, 0.7002, 2.611]}
+"""Losses and gradient norm that the run had which was not cut short; on another machine the last digit may differ."""
 
 
 def program(*words: str) -> str:
@@ -47,7 +49,9 @@ def test_a_checkpoint_resumes_to_the_same_losses(corpus: None, tmp_path: Path) -
     printed = program("pretrain_bert.py", *FLAGS, "--load", str(tmp_path / "bert"))
     assert "at iteration 4 of 6" in printed
     found = re.findall(r"^iteration (\d)/6 \| lm loss (\S+) \| nsp loss (\S+) \| grad norm (\S+)", printed, re.M)
-    assert {int(step): tuple(values) for step, *values in found} == UNINTERRUPTED
+    assert [int(step) for step, *_ in found] == list(UNINTERRUPTED)
+    for step, *values in found:
+        assert [float(value) for value in values] == pytest.approx(UNINTERRUPTED[int(step)], abs=1e-3)
 
 
 @pytest.mark.slow
@@ -80,3 +84,11 @@ def test_transformers_reads_the_folder() -> None:
     model = transformers.AutoModelForMaskedLM.from_pretrained(FORMAT / "hf")
     tokens = torch.arange(5, 15).view(1, 10)
     assert torch.isfinite(model(input_ids=tokens).logits).all()
+
+
+def test_a_checkpoint_of_an_unknown_model_is_refused_by_name(corpus: None, tmp_path: Path) -> None:
+    shutil.copytree(FORMAT / "bert", tmp_path / "bert")
+    path = next(tmp_path.glob("bert/iter_*/arguments.json"))
+    path.write_text(path.read_text().replace('"model": "bert"', '"model": "t6"'))
+    with pytest.raises(UserError, match="is of a model 't6': known are bert, gpt"):
+        read_arguments(str(path.parent))

@@ -1,5 +1,6 @@
 """Flags come from the configuration's dataclasses, and a YAML file may stand for them."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from megatron.dslm.arguments.finetune import build_finetune_parser
 from megatron.dslm.arguments.parse import build_parser
 from megatron.dslm.config.files import read_config
 from megatron.dslm.config.setting import settings_of
-from megatron.dslm.models.sections import all_settings, finetuning_sections, pretraining_sections
+from megatron.dslm.models.sections import all_settings, as_flags, finetuning_sections, pretraining_sections
 from tests.corpus import data_flags
 
 WORDS = [
@@ -89,6 +90,8 @@ def test_a_part_of_a_configuration_is_enough(capsys: pytest.CaptureFixture[str])
         ("modell:\n  num_layers: 2\n", "no part 'modell'"),
         ("model:\n  layers: 2\n", "model has no setting 'layers'"),
         ("model:\n  num_layers: two\n", "num_layers must be a whole number, not 'two'"),
+        ("model:\n  num_layers: .inf\n", "num_layers must be a whole number, not inf"),
+        ("model:\n  num_layers: true\n", "num_layers must be a whole number, not True"),
         ("model:\n  num_layers: 2.5\n", "num_layers must be a whole number, not 2.5"),
         ("model:\n  swiglu: 1\n", "swiglu must be true or false, not 1"),
         ("model:\n  activation: tanh\n", "activation must be one of gelu"),
@@ -123,3 +126,12 @@ def test_a_setting_of_the_file_that_means_nothing_is_refused(
         parse_args("bert", ["--config", str(path), *WORDS, *data_flags("bert")])
     assert left.value.code == 2
     assert "--lr-wsd-decay-iters 3 needs --lr-decay-style WSD" in capsys.readouterr().err
+
+
+def test_the_summary_shows_what_can_be_typed_again(corpus: None) -> None:
+    words = [*WORDS, *data_flags("bert"), "--tensorboard-dir", "runs/a b"]
+    args = parse_args("bert", words)
+    again = parse_args("bert", shlex.split(as_flags(args.given)))
+    assert again.given == args.given
+    assert args.given["tensorboard_dir"] == "runs/a b"
+    assert "tokenizer_type" not in args.given

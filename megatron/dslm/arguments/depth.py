@@ -54,8 +54,8 @@ def _one_scheme(args: Namespace) -> str:
     }
     given = {name: choice for name, choice in choices.items() if choice is not None}
     if len(set(given.values())) > 1:
-        told = " and ".join(f"{name} {choice}" if name == "--depth-scheme" else name for name, choice in given.items())
-        raise UserError(f"{told} contradict each other: give one of them")
+        both = " and ".join(f"{name} {choice}" if name == "--depth-scheme" else name for name, choice in given.items())
+        raise UserError(f"{both} contradict each other: give one of them")
     return next(iter(given.values()), "megatron")
 
 

@@ -47,5 +47,5 @@ def check_partners(args: Namespace) -> None:
         for name in names:
             value, default = getattr(args, name), settings[name].default
             if value != default and not is_used(args):
-                told = " ".join(map(str, value)) if isinstance(value, list) else value
-                raise UserError(f"{spelled(name)}{'' if told is True else f' {told}'} needs {needed}")
+                words = " ".join(map(str, value)) if isinstance(value, list) else value
+                raise UserError(f"{spelled(name)}{'' if words is True else f' {words}'} needs {needed}")

@@ -68,6 +68,8 @@ def read_arguments(folder: str, flag: str = "--load") -> dict[str, Any]:
     missing = [name for name in (*ARCHITECTURE, *SCHEME, *DROPOUT, "vocab_size", "iteration") if name not in saved]
     if missing:
         raise UserError(f"{flag}: {path} does not say {', '.join(missing)}")
+    if saved["model"] not in NAMES:
+        raise UserError(f"{flag}: {path} is of a model {saved['model']!r}: known are {', '.join(NAMES)}")
     return saved
 
 

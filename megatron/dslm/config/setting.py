@@ -40,11 +40,11 @@ class Bounds:
 
     Attributes:
         hold: whether a value is allowed.
-        said: how that reads after the flag's name, "must be positive" for example.
+        description: how that reads after the flag's name, "must be positive" for example.
     """
 
     hold: Callable[[float], bool]
-    said: str
+    description: str
 
 
 POSITIVE = Bounds(lambda value: value > 0, "must be positive")
@@ -53,7 +53,7 @@ PROBABILITY = Bounds(lambda value: 0.0 <= value < 1.0, "must lie in [0, 1)")
 SHARE = Bounds(lambda value: 0.0 < value <= 1.0, "must lie in (0, 1]")
 
 
-_SAID = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 @dataclass(frozen=True)
@@ -103,17 +103,15 @@ class Setting:
         return self._read_one(value)
 
     def _read_one(self, value: Any) -> Any:
-        wrong = UserError(f"{self.name} must be {_SAID[self.type]}, not {value!r}")
-        if self.type is bool or isinstance(value, bool) or not isinstance(value, (int, float, str)):
-            if self.type is not bool or not isinstance(value, bool):
-                raise wrong
-            return value
-        try:
-            found = self.type(value)
-        except ValueError:
-            raise wrong from None
+        wrong = UserError(f"{self.name} must be {_TYPE_NAMES[self.type]}, not {value!r}")
+        if (self.type is bool) != isinstance(value, bool) or not isinstance(value, (bool, int, float, str)):
+            raise wrong
         if self.type is int and isinstance(value, float):
             raise wrong
+        try:
+            found = self.type(value)
+        except (ValueError, OverflowError):
+            raise wrong from None
         if self.choices is not None and found not in self.choices:
             raise UserError(f"{self.name} must be one of {', '.join(self.choices)}, not {value!r}")
         return found
@@ -129,7 +127,7 @@ class Setting:
         if self.bounds is None or value is None or isinstance(value, (bool, str, list)):
             return
         if not self.bounds.hold(value):
-            raise UserError(f"{self.flag} {self.bounds.said}, not {value}")
+            raise UserError(f"{self.flag} {self.bounds.description}, not {value}")
 
 
 def setting(

@@ -1,6 +1,7 @@
 """Which parts make up a program's configuration, in the order of --help, and all settings by name."""
 
 import functools
+import shlex
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 
@@ -76,4 +77,4 @@ def as_flags(given: dict[str, object]) -> str:
         else:
             words.append(spelled(name))
             words += [] if value is True else map(str, value) if isinstance(value, list) else [str(value)]
-    return " ".join(words)
+    return shlex.join(words)

@@ -65,7 +65,7 @@ def launch(args: Namespace, program: str, train: Callable[[Job], None]) -> None:
             check_loaded(args)
         train(Job(watchdog, stop))
     except BaseException as error:
-        code = _told(error, args, watchdog)
+        code = _end(error, args, watchdog)
     finally:
         stop.close()
         if code:
@@ -91,7 +91,7 @@ def _end_children() -> None:
     signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
-def _told(error: BaseException, args: Namespace, watchdog: Watchdog) -> int:
+def _end(error: BaseException, args: Namespace, watchdog: Watchdog) -> int:
     """Says why the run ends, unless another rank does; the exit code."""
     if isinstance(error, UserError):
         # Most mistakes are found by all ranks; one that a single rank finds is told by that one.

@@ -121,8 +121,8 @@ class Loop:
     def _not_finite(
         self, iteration: int, losses: dict[str, float], grad_norm: float, again: Callable[[], list[Iterator[Any]]]
     ) -> None:
-        told = ", ".join(f"{name} {value:g}" for name, value in losses.items())
-        line = f"iteration {iteration}: gradient norm {grad_norm:g}" + (f", {told}" if told else "")
+        values = ", ".join(f"{name} {value:g}" for name, value in losses.items())
+        line = f"iteration {iteration}: gradient norm {grad_norm:g}" + (f", {values}" if values else "")
         line += ": not finite, nothing was updated"
         if self._traces is not None:
             line += f"; {self._traces.explain(self._trainer, iteration, again)}"
