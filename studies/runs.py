@@ -19,6 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from megatron.dslm.checkpoints.folder import find_checkpoint
+from megatron.dslm.checkpoints.saved_arguments import read_arguments
+
 from dslm_patches.files import write_aside
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,9 +98,9 @@ def train(run: Run, folder: Path, *, until: int | None = None, keep: bool = Fals
     place.mkdir(parents=True, exist_ok=True)
     log = place / "log.txt"
     if until is not None and log.is_file():
-        so_far = read_log(run, log.read_text())
-        if so_far.validation and so_far.validation[-1][0] >= until:
-            return so_far
+        saved = find_checkpoint(str(place / "checkpoints"))
+        if saved is not None and read_arguments(saved)["iteration"] >= until:
+            return read_log(run, log.read_text())
     save = str(place / "checkpoints")
     words = [sys.executable, f"pretrain_{run.model}.py", *run.flags, "--train-iters", str(run.steps)]
     words += ["--save", save, "--load", save, "--keep-last", "1", "--tensorboard-dir", str(place / "board")]

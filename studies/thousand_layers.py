@@ -1,4 +1,4 @@
-"""Trains a 1000-layer GPT by several depth schemes, each at its best rate of `studies.rates`, beside n-gram losses.
+"""Trains a 1000-layer GPT by several depth schemes, one learning rate each, beside n-gram losses.
 
     python -m studies.thousand_layers --layers 1000 --steps 500
 
@@ -17,8 +17,9 @@ from studies.runs import Result, Run, StudyError, add_running_options, complete,
 from studies.small_models import Setting, evaluation_interval, run_of
 
 METHOD = ("dslm-k0.5", "1e-2")
-MEGATRON = (("megatron", "1e-3"), ("megatron-std0.06", "1e-3"), ("megatron-std0.125", "1e-3"))
-RIVALS = (*MEGATRON, ("xavier", "1e-3"), ("megatron-post", "1e-3"))
+MEGATRON = (("megatron", "3e-3"), ("megatron-std0.06", "3e-3"), ("megatron-std0.125", "3e-3"))
+RIVALS = (*MEGATRON, ("xavier", "3e-3"), ("megatron-post", "1e-3"))
+"""Pre-LN at the rates that were best at 48 layers; `studies.rates` at 96 layers is to confirm or change them."""
 PLATEAU = 0.1
 """Nats below the unigrams within which a loss counts as on their plateau."""
 

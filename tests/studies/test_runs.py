@@ -61,7 +61,7 @@ def test_seeds_are_averaged_and_their_spread_is_shown() -> None:
 
 
 def test_a_third_of_the_steps_decides_which_rivals_go_on() -> None:
-    first, second = result("megatron-lr1e-3", 3.5), result("megatron-std0.06-lr1e-3", 3.4)
+    first, second = result("megatron-lr3e-3", 3.5), result("megatron-std0.06-lr3e-3", 3.4)
     assert thousand_layers.why_not_on(second, second) is None
     assert thousand_layers.why_not_on(first, second) == "another of Megatron's initialisations is ahead"
     assert thousand_layers.why_not_on(result("xavier-lr1e-3", 3.6), second) is None
@@ -78,7 +78,7 @@ def test_a_study_from_the_first_run_to_its_figure(
     monkeypatch.setattr(thousand_layers, "RIVALS", thousand_layers.RIVALS[:1])
     setting = Setting("gpt", 4, 6, hidden_size=16, sequences=2)
     results = thousand_layers.study(setting, tmp_path, jobs=2)
-    assert [one.name for one in results] == ["dslm-k0.5-lr1e-2", "megatron-lr1e-3"]
+    assert [one.name for one in results] == ["dslm-k0.5-lr1e-2", "megatron-lr3e-3"]
     assert [step for step, _ in results[0].validation] == [0, 2, 4, 6]
     log = (tmp_path / results[0].name / "log.txt").read_text()
     assert "at iteration 2 of 6" in log, "it went on from a third"
