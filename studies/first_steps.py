@@ -74,6 +74,7 @@ def draw(seen: dict[str, dict[int, dict[str, float]]], title: str, path: Path) -
     for axis, (name, said) in zip(axes, NUMBERS.items(), strict=True):
         for scheme, at in seen.items():
             values = np.array([one[name] for one in at.values()])
+            values[values == 0.0] = np.nan  # the update of the first step of a warm-up from 0
             axis.plot(list(at), values, "--" if scheme.endswith("-post") else "-", marker=".", label=scheme)
         if name != "correlation":
             axis.set_yscale("log")
@@ -108,7 +109,7 @@ def main() -> None:
         scheme: {record.iteration: numbers_of(record) for record in read_records(folder / run.name / "board")}
         for scheme, run in zip(args.schemes, runs, strict=True)
     }
-    steps = [1, *range(10, args.until + 1, 10)]
+    steps = [EVERY, *range(10, args.until + 1, 10)]
     print(table(seen, steps))
     title = f"{args.layers}-layer GPT, {setting.hidden_size} wide, lr {args.lr}: the first {args.until} steps"
     draw(seen, title, folder / "first_steps.png")

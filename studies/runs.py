@@ -19,10 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from dslm_patches.files import write_aside
 from megatron.dslm.checkpoints.folder import find_checkpoint
 from megatron.dslm.checkpoints.saved_arguments import read_arguments
-
-from dslm_patches.files import write_aside
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "studies"

@@ -1,10 +1,12 @@
 """Studies keep what is complete, go on with what was cut short, and read the losses that the program printed."""
 
+import json
+import math
 from pathlib import Path
 
 import pytest
 
-from studies import rates, runs, thousand_layers
+from studies import first_steps, rates, runs, thousand_layers
 from studies.small_models import Setting, run_of
 
 LOG = """\
@@ -87,3 +89,25 @@ def test_a_study_from_the_first_run_to_its_figure(
     assert len({round(one, 6) for one in found.values()}) == 4
     thousand_layers.curves(results, "small", tmp_path / "losses.png")
     assert (tmp_path / "losses.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_the_first_steps_are_seen_and_not_taken_twice(
+    corpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--layers", "2", "--steps", "24", "--until", "10", "--schemes", "dslm-k0.5", "megatron-post"]
+    monkeypatch.setattr("sys.argv", ["first_steps", *words, "--folder", str(tmp_path)])
+    first_steps.main()
+    logs = {path: path.read_text() for path in tmp_path.rglob("log.txt")}
+    assert len(logs) == 2
+    assert all("iter_0000010" in text and "iteration 12/24" not in text for text in logs.values())
+    table = capsys.readouterr().out
+    first_steps.main()
+    assert {path: path.read_text() for path in logs} == logs, "what was taken is not taken again"
+    assert capsys.readouterr().out.endswith(table[table.index("| scheme") :])
+    seen = json.loads((tmp_path / "first-steps-2" / "results.json").read_text())
+    assert list(seen["megatron-post"]) == ["1", "5", "10"]
+    for numbers in (one["10"] for one in seen.values()):
+        assert set(numbers) == set(first_steps.NUMBERS)
+        assert all(math.isfinite(value) for value in numbers.values())
+        assert 0 < numbers["update_bottom"] < 1
