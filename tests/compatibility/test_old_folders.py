@@ -6,6 +6,7 @@ first_format holds a checkpoint of a run of six steps after the fourth, and the 
     python tools/convert_checkpoint.py --from megatron --to hf --load bert --save hf --vocab-file ...
 """
 
+import importlib
 import os
 import re
 import shutil
@@ -15,12 +16,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 
 from dslm_patches.errors import UserError
+from dslm_patches.hf import DslmBertForPreTraining
+from dslm_patches.hf.prescription_dslm import compute_prescription
 from megatron.dslm.checkpoints.folder import find_checkpoint
 from megatron.dslm.checkpoints.saved_arguments import read_arguments
 from tests.corpus import ROOT
+from tests.hf.test_remote_code import load_alone
 
 FORMAT = Path(__file__).parent / "first_format"
 VOCABULARY = "data/wikipedia/pieces-vocab.txt"
@@ -77,13 +82,40 @@ def test_a_folder_becomes_a_checkpoint_that_evaluates_alike(corpus: None, tmp_pa
     assert losses != {"8.5135"}, "of the weights as they are drawn"
 
 
-def test_transformers_reads_the_folder() -> None:
-    transformers = pytest.importorskip("transformers", reason="the extra [hf] is not installed")
-    import dslm_patches.hf  # noqa: F401
+def logits_of_this_version(folder: Path) -> torch.Tensor:
+    """What this version's classes compute of a folder's weights, for the tokens of `ALONE`."""
+    model = DslmBertForPreTraining.from_pretrained(folder).eval()
+    with torch.no_grad():
+        return model(torch.arange(40).view(2, 20) + 5)[0]
 
-    model = transformers.AutoModelForMaskedLM.from_pretrained(FORMAT / "hf")
-    tokens = torch.arange(5, 15).view(1, 10)
-    assert torch.isfinite(model(input_ids=tokens).logits).all()
+
+def test_transformers_reads_the_folder_by_this_versions_classes() -> None:
+    model = transformers.AutoModelForMaskedLM.from_pretrained(FORMAT / "hf").eval()
+    assert type(model).__module__ == "dslm_patches.hf.modeling_dslm_bert"
+    with torch.no_grad():
+        logits = model(torch.arange(40).view(2, 20) + 5).logits
+    assert torch.equal(logits, logits_of_this_version(FORMAT / "hf"))
+
+
+@pytest.mark.slow
+def test_the_folders_own_code_computes_the_same(tmp_path: Path) -> None:
+    shutil.copytree(FORMAT / "hf", tmp_path / "hf")
+    alone = load_alone(tmp_path / "hf", "AutoModelForPreTraining", tmp_path)
+    assert alone["ours"] == []
+    assert torch.allclose(torch.tensor(alone["logits"]), logits_of_this_version(FORMAT / "hf"), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_folders_own_code_finds_what_it_computes_a_prescription_by() -> None:
+    """Where its prescription is taken out, it asks the installed package, which is of this version."""
+    sys.path.insert(0, str(FORMAT / "hf"))
+    try:
+        old = importlib.import_module("prescription_dslm")
+    finally:
+        sys.path.remove(str(FORMAT / "hf"))
+        sys.modules.pop("prescription_dslm", None)
+    config = transformers.AutoConfig.from_pretrained(FORMAT / "hf")
+    assert old.compute_prescription(config) == compute_prescription(config)
 
 
 def test_a_checkpoint_of_an_unknown_model_is_refused_by_name(corpus: None, tmp_path: Path) -> None:
