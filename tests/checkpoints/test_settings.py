@@ -155,7 +155,7 @@ def test_dropout_belongs_to_the_scheme_under_dslm(args: argparse.Namespace) -> N
     [
         (["lr"], "--override-opt-param-scheduler"),
         (["num-layers"], "a run keeps that for as long as it lives"),
-        (["train-data"], "no setting that can be taken over here; these can: "),
+        (["train-data"], "no setting that can be taken over here; these can: attention-dropout hidden-dropout"),
         (["seed,mask-probe"], "mask-probe: no setting"),
         (["--seeed"], "seeed: no setting"),
     ],
